@@ -1,0 +1,1 @@
+"""Tallybook: usage metering and AI token pricing. Start reading at `flows/usage.py`."""

@@ -1,0 +1,124 @@
+"""What one request asks of the till, and what the till answers. Plain values; the script in `charge.lua` gives them meaning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import msgpack
+import msgspec
+
+from tallybook.core import usage_log
+
+FINGERPRINT_BYTES = 8
+IDEMPOTENCY_BYTES = 4
+_HEAD_BYTES = FINGERPRINT_BYTES + IDEMPOTENCY_BYTES
+_TIME_BYTES = 6
+
+
+class Outcome(IntEnum):
+    """How the till settled one command. The numbers are the script's."""
+
+    ACCEPTED = 0
+    DUPLICATE = 1
+    """The identity is known with the same payload; the receipt is the original's."""
+    CONFLICT = 2
+    """The identity is known with another payload; the receipt is the original's."""
+    REFUSED = 3
+    """The pool does not cover it and blocks. Nothing was recorded."""
+    STALE = 4
+    """Priced with terms that have changed since. Nothing was recorded."""
+    LIMIT = 5
+    """The pool would leave the range in which it is exact (4e18). Nothing was recorded."""
+    FROZEN = 6
+    """The customer's pools did not reconcile and take nothing until somebody thaws them. Nothing was recorded."""
+
+
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """One command to the till: a usage event, or a change of a pool.
+
+    `amount` is signed, in 1e-9 of the pool's unit: what is added to the pool, so usage is negative. `opening` is what the terms grant
+    the pool. `blocks`: the pool may not be left below zero. `spare_pool` pays what `pool` can't, or is "".
+    """
+
+    partition: int
+    record: usage_log.Record
+    amount: int
+    opening: int = 0
+    blocks: bool = False
+    spare_pool: str = ""
+    tenant_version: int = 0
+    customer_version: int = 0
+    fingerprint: bytes = bytes(FINGERPRINT_BYTES)
+    idempotency: bytes = bytes(IDEMPOTENCY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The till's answer to one command. Amounts are 1e-9 of the pool's unit.
+
+    For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it came with the same
+    idempotency key.
+    """
+
+    outcome: Outcome
+    amount: int
+    left: int = 0
+    spare_left: int = 0
+    accepted_at_ms: int = 0
+    same_request: bool = False
+
+
+def pack(charges: Sequence[Charge]) -> bytes:
+    """The script argument for the charges of one partition. Bytes travel as MessagePack text: the script's decoder knows no binary."""
+    return msgpack.packb([_arguments(charge) for charge in charges], use_bin_type=False)
+
+
+def _arguments(charge: Charge) -> tuple[object, ...]:
+    record = charge.record
+    return (
+        record.kind,
+        str(record.tenant_id),
+        str(record.customer_id),
+        charge.tenant_version,
+        charge.customer_version,
+        record.digest,
+        charge.fingerprint + charge.idempotency,
+        record.pool,
+        str(charge.opening),
+        str(charge.amount),
+        1 if charge.blocks else 0,
+        charge.spare_pool,
+        usage_log.encode_record(record),
+    )
+
+
+def unpack(reply: bytes) -> list[list[object]]:
+    """The script's reply: for each partition its sequence, its time and one result a charge."""
+    return msgpack.unpackb(reply, raw=True)
+
+
+def receipt(charge: Charge, result: Sequence[object], accepted_at_ms: int) -> Receipt:
+    """Read one result of the script."""
+    outcome = Outcome(_integer(result[0]))
+    if outcome in (Outcome.DUPLICATE, Outcome.CONFLICT):
+        return _original(outcome, charge, _raw(result[1]))
+    if len(result) == 1:
+        return Receipt(outcome, charge.amount)
+    return Receipt(outcome, charge.amount, int(_raw(result[1])), int(_raw(result[2])), accepted_at_ms)
+
+
+def _original(outcome: Outcome, charge: Charge, remembered: bytes) -> Receipt:
+    same_request = remembered[FINGERPRINT_BYTES:_HEAD_BYTES] == charge.idempotency != bytes(IDEMPOTENCY_BYTES)
+    accepted_at_ms = int.from_bytes(remembered[_HEAD_BYTES : _HEAD_BYTES + _TIME_BYTES], "big")
+    amount, left, spare_left = remembered[_HEAD_BYTES + _TIME_BYTES :].split(b",")
+    return Receipt(outcome, int(amount), int(left), int(spare_left), accepted_at_ms, same_request)
+
+
+def _integer(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _raw(value: object) -> bytes:
+    assert isinstance(value, bytes)
+    return value

@@ -1,0 +1,31 @@
+"""Time comes in from outside: nothing below the entrypoints asks the operating system what time it is."""
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time, timezone-aware UTC."""
+
+    def __call__(self) -> datetime: ...
+
+
+def real_clock() -> datetime:
+    """The operating system's time in UTC."""
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """`2026-11-20T09:00:00.000Z`, the wire's form."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """A UTC datetime from Unix milliseconds, exact."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+
+
+def to_ms(moment: datetime) -> int:
+    """Unix milliseconds, microseconds cut off."""
+    return int(moment.timestamp()) * 1000 + moment.microsecond // 1000

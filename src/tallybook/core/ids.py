@@ -1,0 +1,22 @@
+"""Public ids (`cus_…`, `sub_…`) and the identity of an event."""
+
+import hashlib
+import secrets
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+DIGEST_BYTES = 16
+
+
+def new(prefix: str) -> str:
+    """A fresh public id: the prefix, an underscore and 20 random base-62 characters (119 bits)."""
+    return f"{prefix}_" + "".join(secrets.choice(_ALPHABET) for _ in range(20))
+
+
+def event_digest(tenant_id: int, customer_id: int, event_id: str) -> bytes:
+    """The identity (organization and mode, customer, event id) as 16 bytes; the same in till and book."""
+    return hashlib.blake2b(f"{tenant_id}\0{customer_id}\0{event_id}".encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def event_public_id(digest: bytes) -> str:
+    """`evt_…`, derived from the identity so that a replay answers with the same id."""
+    return "evt_" + digest.hex()

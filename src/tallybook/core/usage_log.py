@@ -1,0 +1,98 @@
+"""The till's log: what a script call appends and what the rollup reads. The only thing the two share.
+
+A log entry is one MessagePack value in the field `d` of a Redis stream entry whose id is `<sequence>-0`; sequences of a
+partition are dense, so a gap is provable. The script builds the outer arrays and copies the records in verbatim:
+
+    [version, accepted_at_ms, [[record, outcome], …], [[customer_id, pool, old_opening, new_opening], …]]
+"""
+
+from enum import IntEnum
+
+import msgspec
+
+VERSION = 1
+
+
+class Kind(IntEnum):
+    """What a record does to its pool."""
+
+    USAGE = 0
+    """Takes `amount` from the pool."""
+    ADJUSTMENT = 1
+    """Adds `amount` (signed) to the pool: a top-up, a grant, a correction."""
+    SET = 2
+    """Sets what is left in the pool to `amount`; the outcome is what was left before, in text."""
+    EXPIRY = 3
+    """Removes the pool of a closed period; the outcome is what was left, in text."""
+    TICK = 4
+    """Changes nothing: marks a place in the log, so that the book can prove how far it has read."""
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One event or pool change. Amounts are 1e-9 of the pool's unit, times Unix milliseconds, prices pico-USD per token."""
+
+    kind: int
+    tenant_id: int
+    customer_id: int
+    digest: bytes
+    pool: str
+    amount: int
+    event_id: str | None = None
+    feature_id: int = 0
+    period_start_s: int = 0
+    belongs_to_s: int = 0
+    occurred_at_ms: int = 0
+    quantity_nano: int = 0
+    properties: dict[str, str] | None = None
+    reason: str | None = None
+    model: str | None = None
+    matched_by: str | None = None
+    service_tier: str | None = None
+    price_id: int = 0
+    margin_bps: int = 0
+    cost_nano: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    web_searches: int = 0
+    input_pico: int = 0
+    output_pico: int = 0
+    cache_read_pico: int = 0
+    cache_write_pico: int = 0
+    cache_write_1h_pico: int = 0
+
+
+class Applied(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A record and what the script found while applying it: "" or, by kind, an amount in text.
+
+    For usage the outcome is the part that purchased credits paid (1e-9 credits); see `Kind` for the others.
+    """
+
+    record: Record
+    outcome: str
+
+
+class Opening(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A pool opened on first use ("" before), or re-opened because its terms changed. Amounts in text, 1e-9 of the pool's unit."""
+
+    tenant_id: str
+    customer_id: str
+    pool: str
+    old: str
+    new: str
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One stream entry: everything one script call did in one partition."""
+
+    version: int
+    accepted_at_ms: int
+    applied: list[Applied]
+    openings: list[Opening]
+
+
+encode_record = msgspec.msgpack.Encoder().encode
+decode_entry = msgspec.msgpack.Decoder(Entry).decode
+"""Raises msgspec.MsgspecError for bytes that are no entry."""

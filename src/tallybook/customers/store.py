@@ -1,0 +1,98 @@
+"""Customers in the book."""
+
+import re
+from datetime import datetime
+
+from tallybook.core.tenant import Tenant
+from tallybook.customers.model import Customer, Filter, NewCustomer
+from tallybook.storage import queries
+from tallybook.storage.postgres import Connection, Row, UniqueViolationError
+
+_SQL = queries.load("tallybook.customers")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+async def find(connection: Connection, tenant: Tenant, reference: str) -> Customer | None:
+    """The customer that `cus_…` or an external id names. Our own ids win over external ones."""
+    if not _is_text(reference):
+        return None
+    return _customer(await connection.fetchrow(_SQL["customer_by_reference"], tenant.id, reference))
+
+
+async def by_id(connection: Connection, tenant: Tenant, customer_id: int) -> Customer | None:
+    """The customer with this row id."""
+    return _customer(await connection.fetchrow(_SQL["customer_by_id"], tenant.id, customer_id))
+
+
+async def hold(connection: Connection, tenant: Tenant, reference: str) -> Customer | None:
+    """`find`, and nobody else changes the customer until the transaction ends."""
+    customer = await find(connection, tenant, reference)
+    if customer is None:
+        return None
+    return _customer(await connection.fetchrow(_SQL["customer_for_update"], customer.id))
+
+
+async def page(connection: Connection, tenant: Tenant, which: Filter, limit: int) -> list[Customer]:
+    """Up to `limit` customers, newest first."""
+    if not _is_text(which.external_id or "") or not _is_text(which.search or ""):
+        return []
+    rows = await connection.fetch(
+        _SQL["customers_page"], tenant.id, which.before_id, which.external_id, _pattern(which.search), which.search, limit
+    )
+    return [Customer(**dict(row)) for row in rows]
+
+
+async def insert(connection: Connection, tenant: Tenant, public_id: str, now: datetime, new: NewCustomer) -> Customer | None:
+    """Add a customer; None when its external id is taken."""
+    row = await connection.fetchrow(
+        _SQL["insert_customer"],
+        tenant.id,
+        public_id,
+        new.external_id,
+        new.email,
+        new.full_name,
+        new.tax_document,
+        new.timezone,
+        new.metadata,
+        new.address,
+        now,
+    )
+    return _customer(row)
+
+
+async def update(connection: Connection, customer: Customer, now: datetime) -> Customer | None:
+    """Write the customer as it is given; None, and nothing written, when its external id is taken."""
+    try:
+        async with connection.transaction():
+            return _customer(await connection.fetchrow(_SQL["update_customer"], *_columns(customer), now))
+    except UniqueViolationError:
+        return None
+
+
+def _customer(row: Row | None) -> Customer | None:
+    return None if row is None else Customer(**dict(row))
+
+
+def _columns(customer: Customer) -> tuple[object, ...]:
+    return (
+        customer.id,
+        customer.external_id,
+        customer.email,
+        customer.full_name,
+        customer.tax_document,
+        customer.timezone,
+        customer.metadata,
+        customer.address,
+    )
+
+
+def _is_text(text: str) -> bool:
+    """Postgres keeps no NUL and no half of a surrogate pair, so nothing in it can match one."""
+    return _NO_TEXT.search(text) is None
+
+
+def _pattern(search: str | None) -> str | None:
+    if search is None:
+        return None
+    literal = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{literal}%"

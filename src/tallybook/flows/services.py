@@ -1,0 +1,24 @@
+"""What the flows work with, built once by `app` and passed down."""
+
+from dataclasses import dataclass
+
+from tallybook.charge.till import Till
+from tallybook.core.clock import Clock
+from tallybook.flows.terms_cache import TermsCache
+from tallybook.pricing.price_book import PriceBook
+from tallybook.settings import Settings
+from tallybook.storage.postgres import Pool
+from tallybook.storage.redis import Redis
+
+
+@dataclass(slots=True)
+class Services:
+    """The stores, the till and what this process remembers. `book` is replaced as a whole when a new price book is published."""
+
+    settings: Settings
+    clock: Clock
+    database: Pool
+    redis: Redis
+    till: Till
+    terms: TermsCache
+    book: PriceBook

@@ -1,0 +1,171 @@
+"""The path of a usage event: receive → price → charge. Read this file first.
+
+The body has been decoded (`receive`). Each event is priced with the customer's terms (`price_event`, pure), and the charges go
+to the till, which deduplicates, checks, deducts and logs them in one atomic step and answers when they are on disk. When the till
+says that the terms are stale, they are loaded again and only the events it did not take are priced anew.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tallybook.charge.commands import IDEMPOTENCY_BYTES, Outcome, Receipt
+from tallybook.charge.till import Till
+from tallybook.core import clock, errors, ids
+from tallybook.core.tenant import Tenant
+from tallybook.flows import price_event
+from tallybook.flows.price_event import Arrival, PricedEvent
+from tallybook.flows.services import Services
+from tallybook.receive import events as receive
+from tallybook.receive.events import Event
+
+_ATTEMPTS = 5
+"""How often an event is priced anew when its terms change under it before the caller is asked to come back."""
+_NO_KEY = bytes(IDEMPOTENCY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who sent the events, and the request's idempotency key, if it had one."""
+
+    tenant: Tenant
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An event the till has decided about, or known before. `repeated` says that its id stood earlier in the same request."""
+
+    priced: PricedEvent
+    receipt: Receipt
+    repeated: bool = False
+
+
+Result = Settled | errors.TallybookError
+
+
+async def track(services: Services, source: Source, events: Sequence[Event | errors.TallybookError]) -> list[Result]:
+    """Count, price and deduct events: one result each, same order; an event that can't be taken never costs its neighbours.
+
+    Raises what the till raises when nothing is known about any of them (RateLimited, Unavailable).
+    """
+    pending = [_Pending(place, event, _identity(source, place, event)) for place, event in enumerate(events) if isinstance(event, Event)]
+    results: dict[int, Result] = {place: event for place, event in enumerate(events) if not isinstance(event, Event)}
+    for attempt in range(_ATTEMPTS):
+        await _load_terms(services, source.tenant, pending, reload=attempt > 0)
+        priced = [(one, _price(services, source, one)) for one in pending]
+        results |= {one.place: error for one, error in priced if isinstance(error, errors.TallybookError)}
+        pending = await _charge(services.till, [(one, good) for one, good in priced if isinstance(good, PricedEvent)], results)
+        pending += [one for one, again in priced if again is None]
+        if not pending:
+            break
+    results |= {one.place: _terms_keep_changing() for one in pending}
+    return _mark_repeats([results[place] for place in range(len(events))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    place: int
+    event: Event
+    identity: str
+
+
+def _identity(source: Source, place: int, event: Event) -> str:
+    """The caller's event id; without one the request's key and the place in it; without either this delivery is its own event."""
+    if event.event_id is not None:
+        return event.event_id
+    return f"\x01{source.idempotency_key or secrets.token_hex(16)}\x01{place}"
+
+
+async def _load_terms(services: Services, tenant: Tenant, pending: Iterable[_Pending], *, reload: bool) -> None:
+    for reference in {one.event.customer_id for one in pending}:
+        if reload or services.terms.at_hand(tenant, reference) is None:
+            await services.terms.load(tenant, reference)
+
+
+def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | errors.TallybookError | None:
+    """The priced event, what is wrong with it, or None when its terms have to be loaded again."""
+    terms = services.terms.at_hand(source.tenant, one.event.customer_id)
+    if terms is None:
+        return errors.NotFound("customer_not_found", f"There is no customer {one.event.customer_id}.", param="customerId")
+    now_ms = clock.to_ms(terms.now(services.terms.now()))
+    arrival = Arrival(now_ms, one.identity, _idempotency_hash(source.idempotency_key))
+    try:
+        if one.event.occurred_at_ms is not None:
+            receive.check_time(one.event.occurred_at_ms, now_ms)
+        return price_event.price(one.event, terms, services.book, arrival)
+    except price_event.PeriodUnknown:
+        return None
+    except errors.TallybookError as error:
+        return error
+
+
+async def _charge(till: Till, priced: Sequence[tuple[_Pending, PricedEvent]], results: dict[int, Result]) -> list[_Pending]:
+    """Charge what was priced, note the results, and return what has to be priced anew."""
+    if not priced:
+        return []
+    stale: list[_Pending] = []
+    receipts = await till.charge([good.charge for _, good in priced])
+    for (one, good), receipt in zip(priced, receipts, strict=True):
+        if receipt.outcome is Outcome.STALE:
+            stale.append(one)
+        else:
+            results[one.place] = Settled(good, receipt)
+    return stale
+
+
+def _mark_repeats(results: Sequence[Result]) -> list[Result]:
+    seen: set[bytes] = set()
+    marked: list[Result] = []
+    for result in results:
+        if isinstance(result, Settled) and result.receipt.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE):
+            digest = result.priced.charge.record.digest
+            marked.append(Settled(result.priced, result.receipt, repeated=True) if digest in seen else result)
+            seen.add(digest)
+        else:
+            marked.append(result)
+    return marked
+
+
+def _idempotency_hash(key: str | None) -> bytes:
+    if key is None:
+        return _NO_KEY
+    return hashlib.blake2b(key.encode(), digest_size=IDEMPOTENCY_BYTES).digest()
+
+
+def _terms_keep_changing() -> errors.TallybookError:
+    return errors.Unavailable("terms_changing", f"The customer's terms changed {_ATTEMPTS} times in a row; send the same ids again.")
+
+
+def refusal(settled: Settled) -> errors.TallybookError | None:
+    """Why the till did not take an event, as the caller is told; None for one that is recorded (now or before)."""
+    outcome, event = settled.receipt.outcome, settled.priced.event
+    if outcome is Outcome.REFUSED:
+        return _exhausted(settled)
+    if outcome is Outcome.CONFLICT:
+        if settled.receipt.same_request:
+            message = "This Idempotency-Key was used with another body before."
+            return errors.Conflict("idempotency_key_mismatch", message)
+        message = f"Event {event.event_id} of customer {event.customer_id} was recorded before with another payload."
+        return errors.Conflict("conflict", message, param="eventId", details={"id": ids.event_public_id(settled.priced.charge.record.digest)})
+    if outcome is Outcome.LIMIT:
+        return errors.invalid("value", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
+    if outcome is Outcome.FROZEN:
+        return errors.Unavailable("pool_frozen", "This customer's pools are frozen because they did not reconcile.", retry_after_s=30)
+    return None
+
+
+_EXHAUSTED = {
+    "metered": ("included_limit_reached", "The usage would exceed what the plan includes"),
+    "credits": ("insufficient_credits", "The customer has not enough credits"),
+    "balance": ("insufficient_balance", "The customer's balance does not cover the event"),
+}
+
+
+def _exhausted(settled: Settled) -> errors.BillingError:
+    code, message = _EXHAUSTED[settled.priced.subscription.consumption_model]
+    needed = -settled.priced.charge.amount
+    left = settled.receipt.left + settled.receipt.spare_left
+    details = {"needed": str(needed), "left": str(left), "scale": "1e-9"}
+    return errors.BillingError(code, f"{message} ({settled.priced.event.feature_code}). Nothing was recorded.", details=details)

@@ -1,0 +1,110 @@
+"""What an invoice says and what it amounts to. Pure.
+
+Each line is rounded to cents once, half to even, from the exact product; nothing is rounded before. A base price is paid in
+advance for the cycle that begins, overage afterwards for the usage period that ended.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from tallybook.catalog.model import FeatureTerms
+from tallybook.core import money, pools
+from tallybook.core.pools import PoolKind
+from tallybook.invoice.model import BasePrice, InvoiceType, Line, PoolTotals
+
+_CYCLE_WORDS = {
+    "weekly": "week",
+    "monthly": "month",
+    "quarterly": "quarter",
+    "semiannual": "half-year",
+    "yearly": "year",
+    "one_time": "once",
+}
+
+
+def number(value: int) -> str:
+    """`INV-000042`, as people see it."""
+    return f"INV-{value:06d}"
+
+
+def invoice_type(lines: Iterable[Line]) -> InvoiceType:
+    """A recurring invoice carries a base price; without one it is about overage alone."""
+    return "recurring" if any(line.line_type == "plan_base" for line in lines) else "overage"
+
+
+def total_cents(lines: Iterable[Line]) -> int:
+    """The sum of the lines as they are printed."""
+    return sum(line.amount_cents for line in lines)
+
+
+def base_line(base: BasePrice) -> Line:
+    """The base price of the cycle that begins, paid in advance."""
+    nano = base.price_cents * money.NANO_PER_CENT
+    return Line(
+        line_type="plan_base",
+        description=f"{base.plan_name} ({_CYCLE_WORDS[base.billing_interval]})",
+        quantity_nano=money.NANO,
+        unit_price_nano=nano,
+        amount_cents=base.price_cents,
+        exact_nano=nano,
+        charge_type="advance",
+    )
+
+
+def overage_lines(period_pools: Iterable[PoolTotals], features: Mapping[int, FeatureTerms]) -> list[Line]:
+    """What was used past the pools of the ended period: metered features by code, then the balance.
+
+    Features that are unlimited or whose overage is off are not billed.
+    """
+    lines: list[tuple[str, Line]] = []
+    for totals in period_pools:
+        name = pools.parse(totals.pool)
+        if name.kind is PoolKind.FEATURE:
+            feature = features.get(name.feature_id)
+            if feature is not None and totals.balance < 0 and feature.overage_enabled and not feature.unlimited:
+                lines.append((feature.code, _feature_line(totals, feature)))
+        elif name.kind is PoolKind.BALANCE and balance_overage_nano(totals) > 0:
+            lines.append(("~", _balance_line(totals)))
+    return [line for _, line in sorted(lines, key=lambda entry: entry[0])]
+
+
+def balance_overage_nano(totals: PoolTotals) -> int:
+    """What a balance was overdrawn by usage, nano-USD. A correction that takes balance away bills nothing that was not used."""
+    return max(0, min(-totals.balance, totals.charged))
+
+
+def _feature_line(totals: PoolTotals, feature: FeatureTerms) -> Line:
+    overage_nano = -totals.balance
+    product = overage_nano * feature.unit_price_nano
+    return Line(
+        line_type="feature_overage",
+        description=f"{feature.name}: {money.units(overage_nano)} beyond {money.units(totals.opening)} included",
+        quantity_nano=overage_nano,
+        unit_price_nano=feature.unit_price_nano,
+        amount_cents=money.divide_half_even(product, money.NANO * money.NANO_PER_CENT),
+        exact_nano=money.divide_half_even(product, money.NANO),
+        charge_type="true_up",
+        feature_id=feature.feature_id,
+        feature_name=feature.name,
+        pool=totals.pool,
+        included_nano=totals.opening,
+        used_nano=totals.opening - totals.balance,
+        overage_nano=overage_nano,
+    )
+
+
+def _balance_line(totals: PoolTotals) -> Line:
+    overage_nano = balance_overage_nano(totals)
+    granted_nano = totals.opening + totals.adjusted
+    return Line(
+        line_type="balance_overage",
+        description=f"Usage beyond the balance of {money.usd(granted_nano)}",
+        quantity_nano=money.NANO,
+        unit_price_nano=overage_nano,
+        amount_cents=money.cents(overage_nano),
+        exact_nano=overage_nano,
+        charge_type="true_up",
+        pool=totals.pool,
+        included_nano=granted_nano,
+        used_nano=totals.charged,
+        overage_nano=overage_nano,
+    )

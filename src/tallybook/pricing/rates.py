@@ -1,0 +1,98 @@
+"""What a model costs: prices as a list states them, and the rates an event is charged by.
+
+Every number is integer pico-USD (1e-12) per token, except a web search, which is pico-USD per call. `None` means "not listed".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import msgspec
+
+SERVICE_TIERS = ("batch", "flex", "priority")
+STANDARD_TIERS = ("standard", "default")
+"""What providers call the ordinary tier when they name it."""
+
+_NEVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The prices of one context band as listed. `output` is None for models that have no output tokens (embeddings)."""
+
+    input: int
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Prices that hold from this total input count (inclusive) up to the next band's (exclusive)."""
+
+    from_tokens: int
+    listed: Listed
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Everything listed for one model at one time. Bands ascend and start at 0."""
+
+    standard: tuple[Band, ...]
+    service_tiers: Mapping[str, tuple[Band, ...]] = field(default_factory=dict[str, tuple[Band, ...]])
+    web_search: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for bands that do not start at 0 or do not ascend: such a price was never validated."""
+        for bands in (self.standard, *self.service_tiers.values()):
+            starts = [band.from_tokens for band in bands]
+            if not starts or starts[0] != 0 or any(low >= high for low, high in pairwise(starts)):
+                raise ValueError(f"bands must ascend from 0, got {starts}")
+
+
+class Rates(msgspec.Struct, frozen=True, gc=False):
+    """What each kind of token is charged at, with the rules for missing prices applied. `output` stays None where none is listed."""
+
+    input: int
+    output: int | None
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+
+
+class Schedule(msgspec.Struct, frozen=True, gc=False):
+    """The rates by total input: `first` below `second_from`, then the rest by their starts."""
+
+    first: Rates
+    second_from: int
+    starts: tuple[int, ...]
+    rates: tuple[Rates, ...]
+
+
+def resolve(listed: Listed) -> Rates:
+    """Apply the rules for missing prices.
+
+    A cache read or 5-minute write without a price is charged as input. A 1-hour write without a price is charged at twice the
+    input where the 5-minute write is listed at exactly 1.25 times the input (the pair that providers with both lifetimes
+    publish), and like a 5-minute write everywhere else.
+    """
+    read = listed.input if listed.cache_read is None else listed.cache_read
+    write = listed.input if listed.cache_write is None else listed.cache_write
+    return Rates(listed.input, listed.output, read, write, _one_hour_write(listed, write))
+
+
+def _one_hour_write(listed: Listed, write: int) -> int:
+    if listed.cache_write_1h is not None:
+        return listed.cache_write_1h
+    if listed.cache_write is not None and listed.cache_write * 4 == listed.input * 5:
+        return listed.input * 2
+    return write
+
+
+def schedule(bands: Iterable[Band]) -> Schedule:
+    """The bands of one tier, ready to be charged by."""
+    ordered = tuple(bands)
+    rates = tuple(resolve(band.listed) for band in ordered)
+    starts = tuple(band.from_tokens for band in ordered)
+    return Schedule(rates[0], starts[1] if len(starts) > 1 else _NEVER, starts, rates)

@@ -1,0 +1,102 @@
+"""The other ways to write a model id: what gateways and clouds put around it, and the dates that providers put behind it.
+
+Nothing here drops a word that makes another model (`-mini`, `-fast`, `-batch`, `:free`): only whole, known wrappers, one full
+date, and `-latest` are taken off.
+"""
+
+import re
+from collections.abc import Iterator
+
+_GATEWAYS = frozenset(
+    {
+        "azure", "azure_ai", "bedrock", "bedrock_converse", "cloudflare", "gateway", "google-ai-studio", "google-vertex", "helicone", "litellm",
+        "litellm_proxy", "openrouter", "portkey", "requesty", "vercel", "vercel_ai_gateway", "vertex", "vertex_ai", "vertexai",
+    }
+)  # fmt: skip
+_BEDROCK_ROUTES = frozenset({"converse", "converse_like", "invoke"})
+_OWNERS = {
+    "gemini": "google",
+    "meta-llama": "meta",
+    "mistralai": "mistral",
+    "moonshot": "moonshotai",
+    "qwen": "alibaba",
+    "x-ai": "xai",
+    "z-ai": "zai",
+}
+"""Owners under the name that another platform gives them."""
+
+_BEDROCK_OWNERS = "amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen|zai"
+_BEDROCK = re.compile(rf"(?:(?:us|us-gov|eu|apac|ap|jp|au|ca|sa|global)\.)?({_BEDROCK_OWNERS})\.([a-z0-9][a-z0-9.:_-]*)")
+_BEDROCK_CONTEXT = re.compile(r":\d{1,2}(?::\d{1,4}k)?$")
+_BEDROCK_REVISION = re.compile(r"-v\d{1,2}$")
+_BEDROCK_ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:\d*:(?:inference-profile|foundation-model)/")
+_AWS_REGION = re.compile(r"[a-z]{2}(?:-gov)?-[a-z]+-\d")
+_VERTEX_PATH = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?publishers/([a-z0-9-]+)/models/")
+_VERTEX_VERSION = re.compile(r"@(?:\d{3}|20[2-9]\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|default|latest)$")
+_DATE = re.compile(r"-20[2-9]\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])$")
+_LATEST = "-latest"
+_UNWRAP_MAX = 5
+_ALTERNATIVES_MAX = 16
+
+
+def unwrapped(text: str) -> tuple[str, ...]:
+    """Every spelling of `text` (lower case) without one or more wrappers, outermost first; empty when it wears none."""
+    found: list[str] = []
+    layer = [text]
+    for _ in range(_UNWRAP_MAX):
+        layer = [inner for outer in layer for inner in _without_one_wrapper(outer) if inner not in found and inner != text]
+        found.extend(inner for inner in dict.fromkeys(layer) if inner not in found)
+        if not layer or len(found) >= _ALTERNATIVES_MAX:
+            break
+    return tuple(found)
+
+
+def _without_one_wrapper(text: str) -> Iterator[str]:
+    yield from _without_prefix(text)
+    yield from _without_bedrock(text)
+    if version := _VERTEX_VERSION.search(text):
+        yield text[: version.start()]
+
+
+def _without_prefix(text: str) -> Iterator[str]:
+    """Without `models/`, a gateway's name, a Vertex resource path, a Bedrock ARN; or with the owner as the catalog names it."""
+    if path := _VERTEX_PATH.match(text):
+        yield f"{path[1]}/{text[path.end() :]}"
+    elif arn := _BEDROCK_ARN.match(text):
+        yield text[arn.end() :]
+    head, slash, rest = text.partition("/")
+    if slash and rest:
+        if head == "models" or head in _GATEWAYS:
+            yield rest
+        elif head in _BEDROCK_ROUTES or _AWS_REGION.fullmatch(head):
+            if _BEDROCK.fullmatch(rest):
+                yield rest
+        elif head in _OWNERS:
+            yield f"{_OWNERS[head]}/{rest}"
+
+
+def _without_bedrock(text: str) -> Iterator[str]:
+    """`us.anthropic.claude-x-v1:0` as `anthropic/claude-x-v1:0`, then without `:0`, then without `-v1`."""
+    match = _BEDROCK.fullmatch(text)
+    if match is None:
+        return
+    owner, model = _OWNERS.get(match[1], match[1]), match[2]
+    yield f"{owner}/{model}"
+    unnumbered = _BEDROCK_CONTEXT.sub("", model)
+    if unnumbered != model:
+        yield f"{owner}/{unnumbered}"
+        # OpenAI's open models carry their revision as `-1:0`, without the `v`.
+        if owner == "openai" and unnumbered.startswith("gpt-oss-") and unnumbered.endswith("-1"):
+            yield f"{owner}/{unnumbered.removesuffix('-1')}"
+    yield f"{owner}/{_BEDROCK_REVISION.sub('', unnumbered)}"
+
+
+def without_date(text: str) -> str | None:
+    """Without one full date at the end (`-20250929`, `-2024-08-06`), or None. Four digits alone are no date: they name versions."""
+    match = _DATE.search(text)
+    return text[: match.start()] if match else None
+
+
+def without_latest(text: str) -> str | None:
+    """Without `-latest`, or None."""
+    return text.removesuffix(_LATEST) if text.endswith(_LATEST) else None

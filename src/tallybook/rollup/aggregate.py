@@ -1,0 +1,228 @@
+"""Log entries to what they do to the book: event rows, hourly totals, pool changes, ledger rows. Pure.
+
+Sums are 128-bit integers; a value that does not fit its column sends its record to quarantine, so nothing can wrap or round.
+"""
+
+# pyright: reportUnknownMemberType=false
+# polars types its arguments only partly; what leaves this module is typed in `model.py`.
+
+import io
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+import polars as pl
+
+from tallybook.core import clock
+from tallybook.core.pools import PURCHASED_CREDITS
+from tallybook.core.usage_log import Kind, Record
+from tallybook.rollup import decoding, rules
+from tallybook.rollup.decoding import Decoded
+from tallybook.rollup.model import Effects, RawEntry
+
+HOUR_MS = 3_600_000
+EVENT_COLUMNS = (
+    *("tenant_id", "customer_id", "feature_id", "digest", "event_id", "kind"),
+    *("occurred_at", "accepted_at", "rolled_at", "period_start", "belongs_to"),
+    *("pool", "quantity_nano", "amount", "spare_amount", "cost_nano", "margin_bps", "price_id"),
+    *("model", "matched_by", "service_tier"),
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "web_searches"),
+    *("input_pico", "output_pico", "cache_read_pico", "cache_write_pico", "cache_write_1h_pico"),
+    *("properties", "partition", "seq", "position"),
+)
+"""The columns of `usage_events` in the order of `Effects.events_csv`."""
+
+_FIELDS = [field.name for field in msgspec.structs.fields(Record)]
+_OTHER_TYPES: dict[str, type[pl.DataType]] = {
+    "digest": pl.Binary,
+    "pool": pl.String,
+    **dict.fromkeys(rules.TEXT_FIELDS, pl.String),
+}
+_HOURLY_KEY = ("tenant_id", "customer_id", "feature_id", "hour", "period_start_s", "price_id")
+_HOURLY_SUMS = (
+    *("quantity_nano", "amount", "cost_nano"),
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
+)
+_POOL_SUMS = ("opening", "charged", "adjusted", "expired")
+_LEDGER = (("opening", "opening", 1), ("charge", "charged", -1), ("adjustment", "adjusted", 1), ("expiry", "expired", -1))
+_USAGE, _ADJUSTMENT = pl.col("kind") == Kind.USAGE, pl.col("kind") == Kind.ADJUSTMENT
+_SET, _EXPIRY = pl.col("kind") == Kind.SET, pl.col("kind") == Kind.EXPIRY
+_NOTHING = pl.lit(0, pl.Int128)
+
+
+class _UnstorableError(Exception):
+    """Some record holds a value that its column cannot; the columns do not say which."""
+
+
+def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
+    """What the entries, in log order per partition, do to the book. Never raises for what an entry holds."""
+    decoded = decoding.decode(entries)
+    try:
+        records = _frame(decoded)
+    except (_UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError):
+        decoded = decoding.decode(entries, distrust=True)
+        records = _frame(decoded)
+    changes = _pool_changes(records, decoded)
+    events = records.filter("kept")
+    return Effects(
+        events=len(events),
+        events_csv=_events_csv(events, rolled_at),
+        hourly=_hourly(events),
+        pools=_pools(changes),
+        ledger=_ledger(changes),
+        quarantined=decoded.quarantined,
+        months=_months(events),
+        accepted_at={partition: clock.from_ms(ms) for partition, ms in decoded.last_accepted_ms.items()},
+    )
+
+
+def _frame(decoded: Decoded) -> pl.DataFrame:
+    """One row a record that changes something. Raises when any value does not fit its column."""
+    names = [name for name in _FIELDS if name != "properties"]
+    cut = _FIELDS.index("properties")
+    columns = list(zip(*map(msgspec.structs.astuple, decoded.records), strict=True)) or [()] * len(_FIELDS)
+    properties = [msgspec.json.encode(value).decode() if value else None for value in columns.pop(cut)]
+    series = [pl.Series(name, column, _OTHER_TYPES.get(name, pl.Int64)) for name, column in zip(names, columns, strict=True)]
+    series += [
+        pl.Series("properties", properties, pl.String),
+        pl.Series("outcome", decoded.outcomes, pl.String).replace("", "0").cast(pl.Int64),
+        pl.Series("kept", decoded.kept, pl.Boolean),
+        pl.Series("partition", decoded.partitions, pl.Int32),
+        pl.Series("seq", decoded.seqs, pl.Int64),
+        pl.Series("position", decoded.positions, pl.Int32),
+        pl.Series("accepted_ms", decoded.accepted_ms, pl.Int64),
+    ]
+    frame = pl.DataFrame(series)
+    if not frame.is_empty() and not frame.select(_storable()).item():
+        raise _UnstorableError
+    return frame.filter(pl.col("kind") != Kind.TICK).with_columns(_spare(), hour=pl.col("accepted_ms") // HOUR_MS)
+
+
+def _storable() -> pl.Expr:
+    """The same rules as `rules.effect_problem` and `rules.detail_problem`, for all rows at once."""
+    nul_free = [~pl.col(name).str.contains("\0", literal=True).any() for name in ("pool", *rules.TEXT_FIELDS)]
+    return pl.all_horizontal(
+        pl.col("kind").is_between(0, max(rules.KINDS)).all(),
+        pl.col("tenant_id").min() >= 0,
+        pl.col("customer_id").min() >= 0,
+        *[pl.col(name).min() > -rules.INT64_MAX - 1 for name in (*rules.INT64_FIELDS, "outcome")],
+        *[pl.col(name).abs().max() <= rules.INT32_MAX for name in rules.INT32_FIELDS],
+        pl.col("occurred_at_ms").is_between(0, rules.MOMENT_MS_MAX).all(),
+        *[pl.col(name).is_between(0, rules.MOMENT_MS_MAX // 1000).all() for name in rules.SECOND_FIELDS],
+        (~_USAGE | pl.col("outcome").is_between(0, pl.col("amount"))).all(),
+        *nul_free,
+        ~pl.col("properties").str.contains("\\u0000", literal=True).any(),
+    )
+
+
+def _spare() -> pl.Expr:
+    """The part of a usage record that purchased credits paid."""
+    return pl.when(_USAGE).then(pl.col("outcome")).otherwise(0).alias("spare_amount")
+
+
+def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
+    """One row a change of a pool, `order` saying which came first."""
+    amount, outcome, spare = (pl.col(name).cast(pl.Int128) for name in ("amount", "outcome", "spare_amount"))
+    key = ("customer_id", "pool", "tenant_id", "hour")
+    own = records.filter(pl.col("pool") != "").select(
+        *key,
+        opening=_NOTHING,
+        charged=pl.when(_USAGE).then(amount - spare).otherwise(_NOTHING),
+        adjusted=pl.when(_ADJUSTMENT).then(amount).when(_SET).then(amount - outcome).otherwise(_NOTHING),
+        expired=pl.when(_EXPIRY).then(outcome).otherwise(_NOTHING),
+        kind=pl.when(_USAGE).then(pl.lit("charge")).when(_EXPIRY).then(pl.lit("expiry")).otherwise(pl.lit("adjustment")),
+        closes=_EXPIRY,
+        order=pl.col("seq") * 2 + 1,
+    )
+    paid_elsewhere = records.filter(pl.col("spare_amount") > 0).select(
+        "customer_id",
+        pl.lit(PURCHASED_CREDITS).alias("pool"),
+        *key[2:],
+        opening=_NOTHING,
+        charged=spare,
+        adjusted=_NOTHING,
+        expired=_NOTHING,
+        kind=pl.lit("charge"),
+        closes=pl.lit(value=False),
+        order=pl.col("seq") * 2 + 1,
+    )
+    return pl.concat([own, paid_elsewhere, _openings(decoded)])
+
+
+def _openings(decoded: Decoded) -> pl.DataFrame:
+    """Openings as pool changes. Within an entry they come before its records."""
+    columns = list(zip(*decoded.openings, strict=True)) or [()] * 6
+    seqs, accepted_ms, tenants, customers, names, deltas = columns
+    frame = pl.DataFrame(
+        [
+            pl.Series("customer_id", customers, pl.Int64),
+            pl.Series("pool", names, pl.String),
+            pl.Series("tenant_id", tenants, pl.Int64),
+            pl.Series("accepted_ms", accepted_ms, pl.Int64),
+            pl.Series("opening", deltas, pl.Int128),
+            pl.Series("seq", seqs, pl.Int64),
+        ]
+    )
+    return frame.select(
+        "customer_id",
+        "pool",
+        "tenant_id",
+        pl.col("accepted_ms").floordiv(HOUR_MS).alias("hour"),
+        "opening",
+        charged=_NOTHING,
+        adjusted=_NOTHING,
+        expired=_NOTHING,
+        kind=pl.lit("opening"),
+        closes=pl.lit(value=False),
+        order=pl.col("seq") * 2,
+    )
+
+
+def _hourly(events: pl.DataFrame) -> list[tuple[int, ...]]:
+    sums = [pl.col(name).cast(pl.Int128).sum() for name in _HOURLY_SUMS]
+    return (
+        events.filter(_USAGE)
+        .with_columns(hour=pl.col("occurred_at_ms") // HOUR_MS)
+        .group_by(_HOURLY_KEY)
+        .agg(pl.len(), *sums)
+        .sort(_HOURLY_KEY)
+        .rows()
+    )
+
+
+def _pools(changes: pl.DataFrame) -> list[tuple[int, str, int, int, int, int, int, bool]]:
+    sums = [pl.col(name).sum() for name in _POOL_SUMS]
+    key = ["customer_id", "pool", "tenant_id"]
+    return changes.group_by(key).agg(*sums, pl.col("closes").sort_by("order").last()).sort(key).rows()
+
+
+def _ledger(changes: pl.DataFrame) -> list[tuple[int, str, int, str, int, int, int]]:
+    key = ["customer_id", "pool", "hour", "kind", "tenant_id"]
+    signed = pl.col("opening") + pl.col("adjusted") - pl.col("charged") - pl.col("expired")
+    return changes.group_by(key).agg(signed.sum().alias("amount"), pl.len()).sort(key).rows()
+
+
+def _months(events: pl.DataFrame) -> list[tuple[int, int]]:
+    moment = pl.from_epoch("accepted_ms", time_unit="ms")
+    return events.select(moment.dt.year().alias("year"), moment.dt.month().alias("month")).unique().sort("year", "month").rows()
+
+
+def _events_csv(events: pl.DataFrame, rolled_at: datetime) -> bytes:
+    """The rows for COPY. `amount` is what was taken from the pool, whatever the kind; what was added is negative."""
+    taken = (
+        pl.when(_ADJUSTMENT).then(-pl.col("amount")).when(_SET).then(pl.col("outcome") - pl.col("amount"))
+        .when(_EXPIRY).then(pl.col("outcome")).otherwise(pl.col("amount"))
+    )  # fmt: skip
+    belongs_to = pl.when(pl.col("belongs_to_s") != 0).then(pl.col("belongs_to_s") * 1000)
+    rows = events.with_columns(
+        digest="\\x" + pl.col("digest").bin.encode("hex"),
+        amount=taken,
+        occurred_at=pl.from_epoch("occurred_at_ms", time_unit="ms"),
+        accepted_at=pl.from_epoch("accepted_ms", time_unit="ms"),
+        rolled_at=pl.lit(rolled_at.replace(tzinfo=None)).dt.cast_time_unit("ms"),
+        period_start=pl.from_epoch(pl.col("period_start_s") * 1000, time_unit="ms"),
+        belongs_to=pl.from_epoch(belongs_to, time_unit="ms"),
+    ).select(EVENT_COLUMNS)
+    buffer = io.BytesIO()
+    rows.write_csv(buffer, include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.3f+00")
+    return buffer.getvalue()

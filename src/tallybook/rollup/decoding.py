@@ -1,0 +1,139 @@
+"""Log bytes to records, one quarantine row for each thing that is none. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tallybook.core import usage_log
+from tallybook.core.usage_log import Applied, Entry, Opening, Record
+from tallybook.rollup import rules
+from tallybook.rollup.model import Quarantined, RawEntry
+
+OpeningRow = tuple[int, int, int, int, str, int]
+"""seq, accepted_at_ms, tenant, customer, pool, change of the opening amount."""
+
+
+class _LooseEntry(msgspec.Struct, array_like=True, frozen=True):
+    """An entry whose items are not decoded yet, so that one bad item does not take its neighbours along."""
+
+    version: int
+    accepted_at_ms: int
+    applied: list[msgspec.Raw]
+    openings: list[msgspec.Raw]
+
+
+_decode_loose = msgspec.msgpack.Decoder(_LooseEntry).decode
+_decode_applied = msgspec.msgpack.Decoder(Applied).decode
+_decode_opening = msgspec.msgpack.Decoder(Opening).decode
+
+
+@dataclass(slots=True)
+class Decoded:
+    """Parallel lists, one place a record. `kept` is False where only the effect on the pool can be booked."""
+
+    records: list[Record] = field(default_factory=list[Record])
+    outcomes: list[str] = field(default_factory=list[str])
+    kept: list[bool] = field(default_factory=list[bool])
+    partitions: list[int] = field(default_factory=list[int])
+    seqs: list[int] = field(default_factory=list[int])
+    positions: list[int] = field(default_factory=list[int])
+    accepted_ms: list[int] = field(default_factory=list[int])
+    openings: list[OpeningRow] = field(default_factory=list[OpeningRow])
+    quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
+    last_accepted_ms: dict[int, int] = field(default_factory=dict[int, int])
+
+
+def decode(entries: Iterable[RawEntry], *, distrust: bool = False) -> Decoded:
+    """All records of the entries in log order.
+
+    With `distrust` every single record is checked against what the book can hold; without it only the shape is, and
+    the caller checks the columns at once, which costs a fraction.
+    """
+    decoded = Decoded()
+    for raw in entries:
+        try:
+            entry = None if distrust else usage_log.decode_entry(raw.data)
+        except msgspec.MsgspecError:
+            entry = None
+        if entry is None or not _is_current(entry.version, entry.accepted_at_ms):
+            _decode_piecewise(raw, decoded)
+        else:
+            _take_entry(raw, entry, decoded)
+    return decoded
+
+
+def _is_current(version: int, accepted_at_ms: int) -> bool:
+    return version == usage_log.VERSION and rules.arrival_is_plausible(accepted_at_ms)
+
+
+def _take_entry(raw: RawEntry, entry: Entry, decoded: Decoded) -> None:
+    count = len(entry.applied)
+    decoded.records += [applied.record for applied in entry.applied]
+    decoded.outcomes += [applied.outcome for applied in entry.applied]
+    decoded.kept += [True] * count
+    decoded.positions += range(count)
+    _take_place(raw, entry.accepted_at_ms, count, decoded)
+    for index, opening in enumerate(entry.openings):
+        _take_opening(raw, entry.accepted_at_ms, index, opening, decoded)
+
+
+def _take_place(raw: RawEntry, accepted_at_ms: int, count: int, decoded: Decoded) -> None:
+    decoded.partitions += [raw.partition] * count
+    decoded.seqs += [raw.seq] * count
+    decoded.accepted_ms += [accepted_at_ms] * count
+    decoded.last_accepted_ms[raw.partition] = accepted_at_ms
+
+
+def _take_opening(raw: RawEntry, accepted_at_ms: int, index: int, opening: Opening, decoded: Decoded) -> None:
+    old, new = rules.amount(opening.old), rules.amount(opening.new)
+    tenant, customer = rules.amount(opening.tenant_id), rules.amount(opening.customer_id)
+    if old is None or new is None or not tenant or not customer or not 0 < tenant <= rules.INT32_MAX or "\0" in opening.pool:
+        payload = msgspec.msgpack.encode(opening)
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, "opening is no opening", payload))
+    else:
+        decoded.openings.append((raw.seq, accepted_at_ms, tenant, customer, opening.pool, new - old))
+
+
+def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
+    try:
+        entry = _decode_loose(raw.data)
+    except msgspec.MsgspecError as error:
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, None, f"no log entry: {error}", raw.data))
+        return
+    if not _is_current(entry.version, entry.accepted_at_ms):
+        reason = f"version {entry.version} accepted at {entry.accepted_at_ms} is not read here"
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, None, reason, raw.data))
+        return
+    decoded.last_accepted_ms[raw.partition] = entry.accepted_at_ms
+    for position, item in enumerate(entry.applied):
+        _take_distrusted(raw, entry.accepted_at_ms, position, bytes(item), decoded)
+    for index, item in enumerate(entry.openings):
+        try:
+            opening = _decode_opening(item)
+        except msgspec.MsgspecError as error:
+            reason = f"no opening: {error}"
+            decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, reason, bytes(item)))
+        else:
+            _take_opening(raw, entry.accepted_at_ms, index, opening, decoded)
+
+
+def _take_distrusted(raw: RawEntry, accepted_at_ms: int, position: int, item: bytes, decoded: Decoded) -> None:
+    """Book the record, or its effect on the pool alone, or nothing; what is not booked whole is quarantined whole."""
+    try:
+        applied = _decode_applied(item)
+    except msgspec.MsgspecError as error:
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, f"no record: {error}", item))
+        return
+    record = applied.record
+    unknown_effect = rules.effect_problem(record, applied.outcome)
+    reason = unknown_effect or rules.detail_problem(record)
+    if reason is not None:
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, reason, item))
+        record = Record(record.kind, record.tenant_id, record.customer_id, b"", record.pool, record.amount)
+    if unknown_effect is None:
+        decoded.records.append(record)
+        decoded.outcomes.append(applied.outcome)
+        decoded.kept.append(reason is None)
+        decoded.positions.append(position)
+        _take_place(raw, accepted_at_ms, 1, decoded)

@@ -1,0 +1,99 @@
+"""Which records the book can hold, and what it says about one that it cannot."""
+
+import re
+from datetime import UTC, datetime
+
+from tallybook.core import usage_log
+from tallybook.core.usage_log import Kind
+
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+MOMENT_MS_MAX = 253_402_300_799_000
+"""The last second of the year 9999."""
+ACCEPTED_MS_MIN = 1_577_836_800_000
+ACCEPTED_MS_MAX = 4_102_444_800_000
+"""Arrival times are the till's own clock: outside of 2020 … 2099 it is wrong, and its months are not made."""
+KINDS = frozenset(int(kind) for kind in Kind)
+INT32_FIELDS = ("tenant_id", "feature_id", "margin_bps", "web_searches")
+SECOND_FIELDS = ("period_start_s", "belongs_to_s")
+INT64_FIELDS = (
+    "customer_id",
+    "amount",
+    "quantity_nano",
+    "price_id",
+    "cost_nano",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "input_pico",
+    "output_pico",
+    "cache_read_pico",
+    "cache_write_pico",
+    "cache_write_1h_pico",
+)
+TEXT_FIELDS = ("event_id", "model", "matched_by", "service_tier", "reason")
+
+_AMOUNT = re.compile(r"-?[0-9]{1,19}\Z")
+
+
+def amount(text: str) -> int | None:
+    """An amount in text as an int; "" is 0; None for anything else or beyond 64 bits."""
+    if text == "":
+        return 0
+    if not _AMOUNT.match(text):
+        return None
+    value = int(text)
+    return value if abs(value) <= INT64_MAX else None
+
+
+def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
+    """Why the record's effect on its pool is not known, or None. Such a record is counted nowhere but in quarantine."""
+    if record.kind not in KINDS:
+        return f"unknown kind {record.kind}"
+    found = amount(outcome)
+    if found is None:
+        return f"outcome {outcome[:40]!r} is not an amount"
+    if not 0 <= record.tenant_id <= INT32_MAX or not 0 <= record.customer_id <= INT64_MAX:
+        return f"tenant {record.tenant_id} or customer {record.customer_id} is out of range"
+    if abs(record.amount) > INT64_MAX:
+        return f"amount {record.amount} is beyond 64 bits"
+    if "\0" in record.pool:
+        return "pool name contains NUL"
+    if record.kind == Kind.USAGE and not 0 <= found <= record.amount:
+        return f"purchased credits paid {found} of {record.amount}"
+    return None
+
+
+def detail_problem(record: usage_log.Record) -> str | None:
+    """Why the event itself cannot be stored although its effect on the pool is known, or None."""
+    for name in INT32_FIELDS:
+        if abs(getattr(record, name)) > INT32_MAX:
+            return f"{name} {getattr(record, name)} is beyond 32 bits"
+    for name in INT64_FIELDS:
+        if abs(getattr(record, name)) > INT64_MAX:
+            return f"{name} {getattr(record, name)} is beyond 64 bits"
+    if not 0 <= record.occurred_at_ms <= MOMENT_MS_MAX:
+        return f"occurred_at_ms {record.occurred_at_ms} is no time"
+    for name in SECOND_FIELDS:
+        if not 0 <= getattr(record, name) * 1000 <= MOMENT_MS_MAX:
+            return f"{name} {getattr(record, name)} is no time"
+    for name in TEXT_FIELDS:
+        if "\0" in (getattr(record, name) or ""):
+            return f"{name} contains NUL"
+    properties = record.properties or {}
+    if any("\0" in text for item in properties.items() for text in item):
+        return "properties contain NUL"
+    return None
+
+
+def arrival_is_plausible(accepted_at_ms: int) -> bool:
+    """Whether an entry's arrival time can be a real one."""
+    return ACCEPTED_MS_MIN <= accepted_at_ms < ACCEPTED_MS_MAX
+
+
+def month_bounds(year: int, month: int) -> tuple[datetime, datetime]:
+    """The month as [start, end) in UTC."""
+    following = (year + 1, 1) if month == 12 else (year, month + 1)
+    return datetime(year, month, 1, tzinfo=UTC), datetime(*following, 1, tzinfo=UTC)
