@@ -66,6 +66,8 @@ _BOUNDS: Final[Mapping[str, _Bounds]] = {
     "queue_max": _Bounds(100, 10_000_000),
     "drain_s": _Bounds(1, 3600),
 }
+_MAY_BE_EMPTY: Final = frozenset({"catalog_url"})
+"""For any other field an empty variable is as good as none."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -76,7 +78,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     for field in fields(Settings):
         variable = PREFIX + field.name.upper()
         text = environment.get(variable, "").strip()
-        if text:
+        if text or (field.name in _MAY_BE_EMPTY and variable in environment):
             given[field.name] = _READERS[type(field.default)](field.name, text)
     return _consistent(Settings(**given))  # type: ignore[arg-type]
 

@@ -1,8 +1,6 @@
 """Which plans, features and prices are valid, and what of a later change holds in a period that has begun."""
 
 import dataclasses
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +15,7 @@ from tallybook.catalog.model import (
     FeatureChange,
     FeatureRevision,
     FeatureSettings,
+    FeatureType,
     Plan,
     PlanChange,
     Price,
@@ -24,14 +23,10 @@ from tallybook.catalog.model import (
     PriceChange,
     SettingsChange,
 )
-from tallybook.core import money
+from tallybook.core import errors, money
 from tallybook.core.errors import FieldError, ValidationError
 
-METADATA_KEYS_MAX = 50
 METADATA_BYTES_MAX = 16_384
-METADATA_DEPTH_MAX = 10
-METADATA_NUMBER_MAX = 2**63
-_NUL_IN_JSON = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _INTERVALS_FUNDED_BY_PRICE = ("weekly", "monthly")
 
 
@@ -64,7 +59,7 @@ def _settings_problems(plan: Plan, feature: Feature, new: FeatureSettings) -> It
         yield FieldError("overage.enabled", f"Plan {plan.code} is paid by credits, which run out: overage.enabled can't be true.")
     if new.credits_per_unit is not None and model != "credits":
         yield FieldError("creditsPerUnit", f"creditsPerUnit is for plans paid by credits; plan {plan.code} is {model}.")
-    if new.credits_per_unit is None and model == "credits" and feature.type == "usage":
+    if new.credits_per_unit is None and paid_by(plan, feature.type) == "credits":
         yield FieldError("creditsPerUnit", f"creditsPerUnit is needed: it is what a unit of {feature.code} takes on plan {plan.code}.")
     if new.pricing_mode == "ai_model":
         yield from _ai_model_problems(plan, feature, new)
@@ -88,7 +83,7 @@ def _lacks_price(plan: Plan, feature: Feature, current: FeatureSettings | None, 
 
 
 def _is_priced(plan: Plan, feature: Feature, settings: FeatureSettings) -> bool:
-    if model_of(plan) == "balance" and feature.type == "usage":
+    if paid_by(plan, feature.type) == "balance":
         return settings.pricing_mode == "fixed" and not settings.unlimited
     return settings.overage_enabled
 
@@ -96,6 +91,11 @@ def _is_priced(plan: Plan, feature: Feature, settings: FeatureSettings) -> bool:
 def model_of(plan: Plan) -> ConsumptionModel:
     """How a plan's usage is paid; a plan that doesn't say is metered."""
     return plan.consumption_model or "metered"
+
+
+def paid_by(plan: Plan, feature_type: FeatureType) -> ConsumptionModel:
+    """How use of a feature is paid: seats and quotas are counted and billed by the unit on every plan."""
+    return model_of(plan) if feature_type == "usage" else "metered"
 
 
 def in_force(revisions: Sequence[FeatureRevision], period_start: datetime, model: ConsumptionModel) -> FeatureSettings | None:
@@ -209,34 +209,7 @@ def default_price(prices: Sequence[Price], interval: BillingInterval | None) -> 
 
 
 def check_metadata(metadata: Mapping[str, Any] | None) -> None:
-    """Raises ValidationError for metadata that can't be kept."""
-    problem = metadata_problem(metadata or {})
-    if problem:
-        raise ValidationError([FieldError("metadata", problem)])
-
-
-def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
-    """Why metadata cannot be kept, or None."""
-    if len(metadata) > METADATA_KEYS_MAX:
-        return f"metadata has {len(metadata)} keys; at most {METADATA_KEYS_MAX} are kept."
-    if not _is_storable(metadata, METADATA_DEPTH_MAX):
-        return f"metadata is nested deeper than {METADATA_DEPTH_MAX} levels, or holds a number beyond 2^63."
-    encoded = msgspec.json.encode(metadata)
-    if len(encoded) > METADATA_BYTES_MAX:
-        return f"metadata is {len(encoded)} bytes of JSON; at most {METADATA_BYTES_MAX} are kept."
-    if _NUL_IN_JSON.search(encoded):
-        return "metadata contains a NUL character."
-    return None
-
-
-def _is_storable(value: object, levels: int) -> bool:
-    match value:
-        case bool() | str() | None:
-            return True
-        case int() | float():
-            return math.isfinite(value) and abs(value) < METADATA_NUMBER_MAX
-        case Mapping():
-            values: Sequence[object] = list(value.values())
-        case _:
-            values = value if isinstance(value, list) else [value]
-    return levels > 0 and all(_is_storable(inner, levels - 1) for inner in values)
+    """Raises ValidationError for more metadata than is kept."""
+    size = len(msgspec.json.encode(metadata))
+    if size > METADATA_BYTES_MAX:
+        raise errors.invalid("metadata", f"metadata is {size} bytes of JSON; at most {METADATA_BYTES_MAX} are kept.")

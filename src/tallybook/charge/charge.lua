@@ -51,9 +51,9 @@ local function remembered(partition, digest)
     end
 end
 
-local function remember(partition, digest, head, amount, left, spare_left)
+local function remember(partition, digest, head, amount, left, spare_left, outcome)
     call('HSET', bucket_of(partition, partition.generation, digest), string.sub(digest, 2, 14),
-        head .. struct.pack('>I6', partition.now_ms) .. amount .. ',' .. left .. ',' .. spare_left)
+        head .. struct.pack('>I6', partition.now_ms) .. amount .. ',' .. left .. ',' .. spare_left .. ',' .. outcome)
 end
 
 -- The terms an event was priced with must not be older than what the till has been told. Newer ones are learned.
@@ -177,7 +177,7 @@ local function handle(partition, command)
     local left_now = call('HGET', customer_key, pool) or '0'
     local spare_left = spare ~= '' and call('HGET', customer_key, spare) or '0'
     if status == ACCEPTED then
-        if kind ~= EXPIRY then remember(partition, digest, head, amount, left_now, spare_left) end
+        if kind ~= EXPIRY then remember(partition, digest, head, amount, left_now, spare_left, outcome) end
         log(partition, record, outcome)
     end
     return {status, left_now, spare_left, outcome}

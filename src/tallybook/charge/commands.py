@@ -1,8 +1,12 @@
 """What one request asks of the till, and what the till answers. Plain values; the script in `charge.lua` gives them meaning."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# msgpack carries no types; `pack` and `unpack` below are the only users.
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import cast
 
 import msgpack
 import msgspec
@@ -56,21 +60,23 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 class Receipt:
     """The till's answer to one command. Amounts are 1e-9 of the pool's unit.
 
-    For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it came with the same
-    idempotency key.
+    `found` is what the script met while applying it: for usage the part that the spare pool paid, for SET and EXPIRY what was left
+    before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it came with the
+    same idempotency key.
     """
 
     outcome: Outcome
     amount: int
     left: int = 0
     spare_left: int = 0
+    found: int = 0
     accepted_at_ms: int = 0
     same_request: bool = False
 
 
 def pack(charges: Sequence[Charge]) -> bytes:
     """The script argument for the charges of one partition. Bytes travel as MessagePack text: the script's decoder knows no binary."""
-    return msgpack.packb([_arguments(charge) for charge in charges], use_bin_type=False)
+    return cast("bytes", msgpack.packb([_arguments(charge) for charge in charges], use_bin_type=False))
 
 
 def _arguments(charge: Charge) -> tuple[object, ...]:
@@ -94,7 +100,7 @@ def _arguments(charge: Charge) -> tuple[object, ...]:
 
 def unpack(reply: bytes) -> list[list[object]]:
     """The script's reply: for each partition its sequence, its time and one result a charge."""
-    return msgpack.unpackb(reply, raw=True)
+    return cast("list[list[object]]", msgpack.unpackb(reply, raw=True))
 
 
 def receipt(charge: Charge, result: Sequence[object], accepted_at_ms: int) -> Receipt:
@@ -104,14 +110,19 @@ def receipt(charge: Charge, result: Sequence[object], accepted_at_ms: int) -> Re
         return _original(outcome, charge, _raw(result[1]))
     if len(result) == 1:
         return Receipt(outcome, charge.amount)
-    return Receipt(outcome, charge.amount, int(_raw(result[1])), int(_raw(result[2])), accepted_at_ms)
+    left, spare_left, found = (_amount(_raw(text)) for text in result[1:])
+    return Receipt(outcome, charge.amount, left, spare_left, found, accepted_at_ms)
 
 
 def _original(outcome: Outcome, charge: Charge, remembered: bytes) -> Receipt:
     same_request = remembered[FINGERPRINT_BYTES:_HEAD_BYTES] == charge.idempotency != bytes(IDEMPOTENCY_BYTES)
     accepted_at_ms = int.from_bytes(remembered[_HEAD_BYTES : _HEAD_BYTES + _TIME_BYTES], "big")
-    amount, left, spare_left = remembered[_HEAD_BYTES + _TIME_BYTES :].split(b",")
-    return Receipt(outcome, int(amount), int(left), int(spare_left), accepted_at_ms, same_request)
+    amount, left, spare_left, found = (_amount(text) for text in remembered[_HEAD_BYTES + _TIME_BYTES :].split(b","))
+    return Receipt(outcome, amount, left, spare_left, found, accepted_at_ms, same_request)
+
+
+def _amount(text: bytes) -> int:
+    return int(text or b"0")
 
 
 def _integer(value: object) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import cast
 
 from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome, Receipt
@@ -13,7 +14,7 @@ from tallybook.charge.lane import Lane, LaneLimits
 from tallybook.core import errors, partitions, usage_log
 from tallybook.storage import redis
 
-_SCRIPT = resources.files(__package__).joinpath("charge.lua").read_bytes()
+_SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
 _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _BUCKETS = 4096
 """Dedupe buckets of one generation in one partition; the script takes the first 12 bits of the identity."""
@@ -179,8 +180,7 @@ class Till:
         for partition, (_sequence, accepted_at_ms, *results) in zip(by_partition, reply, strict=True):
             assert isinstance(accepted_at_ms, int)
             for place, result in zip(places[partition], results, strict=True):
-                assert isinstance(result, list)
-                receipts[place] = commands.receipt(charges[place], result, accepted_at_ms)
+                receipts[place] = commands.receipt(charges[place], cast("list[object]", result), accepted_at_ms)
         return [receipt for receipt in receipts if receipt is not None]
 
     async def _call(self, by_partition: Mapping[int, Sequence[Charge]]) -> list[list[object]]:
@@ -194,7 +194,7 @@ class Till:
         self._observe(sum(map(len, by_partition.values())), time.perf_counter() - started)
         return commands.unpack(reply)
 
-    async def _evaluate(self, *arguments: object) -> bytes:
+    async def _evaluate(self, *arguments: redis.Word) -> bytes:
         try:
             reply = await self._redis.execute_command("EVALSHA", _SCRIPT_SHA, *arguments)
         except redis.NoScriptError:

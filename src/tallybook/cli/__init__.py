@@ -1,0 +1,93 @@
+"""The command `tallybook`. Each command is one module of this folder, named once in COMMANDS and imported only when it is asked for."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from tallybook import settings
+from tallybook.core.errors import TallybookError
+from tallybook.embedded.failures import EmbeddedError
+from tallybook.settings import SettingsError
+from tallybook.storage.installation import InstallationError
+from tallybook.storage.migrate import MigrationError
+from tallybook.storage.postgres import PostgresError
+from tallybook.storage.redis import RedisError
+from tallybook.storage.safety import UnreadableSettingsError, UnsafeStoreError
+
+_TOLD_ERRORS = (
+    EmbeddedError,
+    InstallationError,
+    MigrationError,
+    OSError,
+    PostgresError,
+    RedisError,
+    SettingsError,
+    TallybookError,
+    UnreadableSettingsError,
+    UnsafeStoreError,
+)
+"""Errors whose message says what to do; anything else is a bug and shows its traceback."""
+
+
+class CommandModule(Protocol):
+    """What a module of this folder offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments, or its own sub-commands."""
+        ...
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it. Returns the exit code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: the word on the command line, what it does, and the module that does it."""
+
+    name: str
+    summary: str
+    module: str
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("dev", "run everything on an embedded Postgres and Redis, data in a folder", "tallybook.cli.dev"),
+    Command("serve", "run the HTTP API", "tallybook.cli.serve"),
+    Command("work", "run a worker: rollups, period close, deliveries, catalog sync", "tallybook.cli.work"),
+    Command("migrate", "bring the database to this version's schema", "tallybook.cli.migrate"),
+)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    given = sys.argv[1:] if words is None else list(words)
+    arguments = _parser(given).parse_args(given)
+    for warning in settings.misspelled(os.environ):
+        print(f"tallybook: warning: {warning}", file=sys.stderr)  # noqa: T201 - before logging is set up
+    try:
+        return _module(arguments.command).run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except _TOLD_ERRORS as error:
+        print(f"tallybook: {error}", file=sys.stderr)  # noqa: T201 - the command line's way to say it
+        return 1
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tallybook", description="Self-hosted usage metering and AI token pricing.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = next((word for word in words if not word.startswith("-")), None)
+    for command in COMMANDS:
+        sub_parser = commands.add_parser(command.name, help=command.summary, description=f"Tallybook: {command.summary}.")
+        if command.name == asked:
+            _module(command.name).configure(sub_parser)
+    return parser
+
+
+def _module(name: str) -> CommandModule:
+    [command] = [command for command in COMMANDS if command.name == name]
+    return cast("CommandModule", importlib.import_module(command.module))

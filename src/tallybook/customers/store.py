@@ -1,6 +1,5 @@
 """Customers in the book."""
 
-import re
 from datetime import datetime
 
 from tallybook.core.tenant import Tenant
@@ -9,13 +8,10 @@ from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row, UniqueViolationError
 
 _SQL = queries.load("tallybook.customers")
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 async def find(connection: Connection, tenant: Tenant, reference: str) -> Customer | None:
     """The customer that `cus_…` or an external id names. Our own ids win over external ones."""
-    if not _is_text(reference):
-        return None
     return _customer(await connection.fetchrow(_SQL["customer_by_reference"], tenant.id, reference))
 
 
@@ -34,8 +30,6 @@ async def hold(connection: Connection, tenant: Tenant, reference: str) -> Custom
 
 async def page(connection: Connection, tenant: Tenant, which: Filter, limit: int) -> list[Customer]:
     """Up to `limit` customers, newest first."""
-    if not _is_text(which.external_id or "") or not _is_text(which.search or ""):
-        return []
     rows = await connection.fetch(
         _SQL["customers_page"], tenant.id, which.before_id, which.external_id, _pattern(which.search), which.search, limit
     )
@@ -84,11 +78,6 @@ def _columns(customer: Customer) -> tuple[object, ...]:
         customer.metadata,
         customer.address,
     )
-
-
-def _is_text(text: str) -> bool:
-    """Postgres keeps no NUL and no half of a surrogate pair, so nothing in it can match one."""
-    return _NO_TEXT.search(text) is None
 
 
 def _pattern(search: str | None) -> str | None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tallybook.catalog.model import FeatureTerms
-from tallybook.charge.till import CustomerView, Till
+from tallybook.charge.till import CustomerView
 from tallybook.core import clock, errors, pools
 from tallybook.core.tenant import Tenant
-from tallybook.flows.terms_cache import TermsCache
+from tallybook.flows.services import Services
 from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Terms
 
 _ATTEMPTS = 5
@@ -73,25 +73,25 @@ class Standing:
         return (self.balance_left() if model is ConsumptionModel.BALANCE else self.feature_left(feature)) > 0
 
 
-async def standing(terms_cache: TermsCache, till: Till, tenant: Tenant, reference: str) -> Standing:
+async def standing(services: Services, tenant: Tenant, reference: str) -> Standing:
     """Where a customer stands now. Raises NotFound for an unknown customer or one without an open subscription."""
-    terms = await terms_cache.get(tenant, reference)
+    terms = await services.terms.get(tenant, reference)
     for _ in range(_ATTEMPTS):
         if terms is None:
             raise errors.NotFound("customer_not_found", f"There is no customer {reference}.", param="customerId")
-        found = await _standing(terms_cache, till, terms)
+        found = await _standing(services, terms)
         if found is not None:
             return found
-        terms = await terms_cache.load(tenant, reference)
+        terms = await services.terms.load(tenant, reference)
     raise errors.Unavailable("terms_changing", f"The terms of customer {reference} are changing; ask again.")
 
 
-async def _standing(terms_cache: TermsCache, till: Till, terms: Terms) -> Standing | None:
+async def _standing(services: Services, terms: Terms) -> Standing | None:
     """None when the terms at hand are too old."""
-    view = await till.read(terms.tenant.id, terms.customer_id)
+    view = await services.till.read(terms.tenant.id, terms.customer_id)
     if view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version:
         return None
-    now = terms.now(terms_cache.now())
+    now = terms.now(services.clock())
     now_s = clock.to_ms(now) // 1000
     subscription = terms.subscription
     if subscription is None or subscription.has_ended_at(now_s):
@@ -100,14 +100,6 @@ async def _standing(terms_cache: TermsCache, till: Till, terms: Terms) -> Standi
     if period is None:
         return None
     return Standing(terms, subscription, period, view, now)
-
-
-def feature_of(standing: Standing, code: str) -> FeatureTerms:
-    """The feature in the customer's plan. Raises BillingError `feature_not_in_plan`."""
-    feature = standing.period.features.get(code)
-    if feature is None:
-        raise errors.BillingError("feature_not_in_plan", f"Feature {code} is not in the customer's plan.", param="featureCode")
-    return feature
 
 
 def features(standing: Standing) -> Sequence[FeatureTerms]:

@@ -1,7 +1,6 @@
 """Terms at hand: what each process remembers of the customers it serves. The till decides whether it is still true."""
 
 import asyncio
-from datetime import datetime
 
 from tallybook.core.clock import Clock
 from tallybook.core.tenant import Tenant
@@ -40,10 +39,6 @@ class TermsCache:
     async def get(self, tenant: Tenant, reference: str) -> Terms | None:
         """The remembered terms, else the book's."""
         return self.at_hand(tenant, reference) or await self.load(tenant, reference)
-
-    def now(self) -> datetime:
-        """The real time."""
-        return self._clock()
 
     async def _load(self, tenant: Tenant, reference: str) -> Terms | None:
         async with postgres.snapshot(self._database) as connection:

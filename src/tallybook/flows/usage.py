@@ -17,8 +17,9 @@ from tallybook.core.tenant import Tenant
 from tallybook.flows import price_event
 from tallybook.flows.price_event import Arrival, PricedEvent
 from tallybook.flows.services import Services
-from tallybook.receive import events as receive
-from tallybook.receive.events import Event
+from tallybook.receive import times
+from tallybook.receive.model import Event
+from tallybook.subscriptions.terms import ConsumptionModel
 
 _ATTEMPTS = 5
 """How often an event is priced anew when its terms change under it before the caller is asked to come back."""
@@ -89,11 +90,10 @@ def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | e
     terms = services.terms.at_hand(source.tenant, one.event.customer_id)
     if terms is None:
         return errors.NotFound("customer_not_found", f"There is no customer {one.event.customer_id}.", param="customerId")
-    now_ms = clock.to_ms(terms.now(services.terms.now()))
+    now_ms = clock.to_ms(terms.now(services.clock()))
     arrival = Arrival(now_ms, one.identity, _idempotency_hash(source.idempotency_key))
     try:
-        if one.event.occurred_at_ms is not None:
-            receive.check_time(one.event.occurred_at_ms, now_ms)
+        times.check_time(one.event.occurred_at_ms, now_ms)
         return price_event.price(one.event, terms, services.book, arrival)
     except price_event.PeriodUnknown:
         return None
@@ -156,15 +156,16 @@ def refusal(settled: Settled) -> errors.TallybookError | None:
     return None
 
 
-_EXHAUSTED = {
-    "metered": ("included_limit_reached", "The usage would exceed what the plan includes"),
-    "credits": ("insufficient_credits", "The customer has not enough credits"),
-    "balance": ("insufficient_balance", "The customer's balance does not cover the event"),
+EXHAUSTED = {
+    ConsumptionModel.METERED: ("included_limit_reached", "The usage would exceed what the plan includes"),
+    ConsumptionModel.CREDITS: ("insufficient_credits", "The customer has not enough credits"),
+    ConsumptionModel.BALANCE: ("insufficient_balance", "The customer's balance does not cover the usage"),
 }
+"""Code and message for a pool that does not cover what is asked of it."""
 
 
 def _exhausted(settled: Settled) -> errors.BillingError:
-    code, message = _EXHAUSTED[settled.priced.subscription.consumption_model]
+    code, message = EXHAUSTED[settled.priced.subscription.consumption_model]
     needed = -settled.priced.charge.amount
     left = settled.receipt.left + settled.receipt.spare_left
     details = {"needed": str(needed), "left": str(left), "scale": "1e-9"}

@@ -26,12 +26,11 @@ class PoolTotals:
 
 @dataclass(frozen=True, slots=True)
 class BasePrice:
-    """A plan's base price that falls due, and the billing cycle it pays."""
+    """A plan's base price that falls due."""
 
     plan_name: str
     billing_interval: str
     price_cents: int
-    cycle: Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +94,8 @@ class Invoice:
     metadata: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def number_text(self) -> str:
+        """`INV-000042`, as people see it."""
+        return f"INV-{self.number:06d}"

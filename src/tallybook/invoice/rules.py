@@ -21,11 +21,6 @@ _CYCLE_WORDS = {
 }
 
 
-def number(value: int) -> str:
-    """`INV-000042`, as people see it."""
-    return f"INV-{value:06d}"
-
-
 def invoice_type(lines: Iterable[Line]) -> InvoiceType:
     """A recurring invoice carries a base price; without one it is about overage alone."""
     return "recurring" if any(line.line_type == "plan_base" for line in lines) else "overage"
@@ -50,10 +45,12 @@ def base_line(base: BasePrice) -> Line:
     )
 
 
-def overage_lines(period_pools: Iterable[PoolTotals], features: Mapping[int, FeatureTerms]) -> list[Line]:
+def overage_lines(
+    period_pools: Iterable[PoolTotals], features: Mapping[int, FeatureTerms], *, balance_may_be_overdrawn: bool
+) -> list[Line]:
     """What was used past the pools of the ended period: metered features by code, then the balance.
 
-    Features that are unlimited or whose overage is off are not billed.
+    Features that are unlimited or whose overage is off are not billed, nor is a balance on a plan that blocks when it is empty.
     """
     lines: list[tuple[str, Line]] = []
     for totals in period_pools:
@@ -62,7 +59,7 @@ def overage_lines(period_pools: Iterable[PoolTotals], features: Mapping[int, Fea
             feature = features.get(name.feature_id)
             if feature is not None and totals.balance < 0 and feature.overage_enabled and not feature.unlimited:
                 lines.append((feature.code, _feature_line(totals, feature)))
-        elif name.kind is PoolKind.BALANCE and balance_overage_nano(totals) > 0:
+        elif name.kind is PoolKind.BALANCE and balance_may_be_overdrawn and balance_overage_nano(totals) > 0:
             lines.append(("~", _balance_line(totals)))
     return [line for _, line in sorted(lines, key=lambda entry: entry[0])]
 

@@ -43,6 +43,8 @@ async def by_id(connection: Connection, invoice_id: int) -> Invoice:
 
 async def find(connection: Connection, tenant: Tenant, public_id: str) -> Invoice | None:
     """The tenant's invoice with this `inv_…` id."""
+    if not public_id.isascii() or not public_id.isprintable():
+        return None
     return await _one(connection, await connection.fetchval(_QUERIES["id_by_public_id"], tenant.id, public_id))
 
 

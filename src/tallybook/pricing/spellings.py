@@ -28,7 +28,9 @@ _OWNERS = {
 _BEDROCK_OWNERS = "amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen|zai"
 _BEDROCK = re.compile(rf"(?:(?:us|us-gov|eu|apac|ap|jp|au|ca|sa|global)\.)?({_BEDROCK_OWNERS})\.([a-z0-9][a-z0-9.:_-]*)")
 _BEDROCK_CONTEXT = re.compile(r":\d{1,2}(?::\d{1,4}k)?$")
-_BEDROCK_REVISION = re.compile(r"-v\d{1,2}$")
+_BEDROCK_REVISIONS = {"anthropic": re.compile(r"-v\d{1,2}$")}
+_BEDROCK_FIRST_REVISION = re.compile(r"-v1$")
+"""Only Anthropic counts the revisions of one model past 1; elsewhere `-v4` is the model's own version (cohere.embed-v4:0)."""
 _BEDROCK_ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:\d*:(?:inference-profile|foundation-model)/")
 _AWS_REGION = re.compile(r"[a-z]{2}(?:-gov)?-[a-z]+-\d")
 _VERTEX_PATH = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?publishers/([a-z0-9-]+)/models/")
@@ -88,7 +90,8 @@ def _without_bedrock(text: str) -> Iterator[str]:
         # OpenAI's open models carry their revision as `-1:0`, without the `v`.
         if owner == "openai" and unnumbered.startswith("gpt-oss-") and unnumbered.endswith("-1"):
             yield f"{owner}/{unnumbered.removesuffix('-1')}"
-    yield f"{owner}/{_BEDROCK_REVISION.sub('', unnumbered)}"
+    revision = _BEDROCK_REVISIONS.get(owner, _BEDROCK_FIRST_REVISION)
+    yield f"{owner}/{revision.sub('', unnumbered)}"
 
 
 def without_date(text: str) -> str | None:

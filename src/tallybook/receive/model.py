@@ -33,7 +33,7 @@ class Event(Usage, frozen=True, gc=False):
 
 
 class Check(Usage, frozen=True, gc=False):
-    """May this be used, and what would it cost?"""
+    """A question: may this be used, and what would it cost."""
 
 
 class PeriodTotal(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ def nano_from_text(text: str) -> int | None:
     """`0.1` to 100000000 nano-units, or None for what is no number, too long, or finer than nine decimals.
 
     Zeros at the end and exponents change nothing: `1e-05`, `0.00001` and `0.000010000000` are the same quantity. The result
-    may be out of bounds; see `is_quantity`.
+    may be out of bounds.
     """
     found = NUMBER.fullmatch(text)
     if found is None:
@@ -29,8 +29,3 @@ def nano_from_text(text: str) -> int | None:
         if rest:
             return None
     return -nano if sign else nano
-
-
-def is_quantity(nano: int) -> bool:
-    """Whether an amount of nano-units is 0 … a billion units."""
-    return 0 <= nano <= money.QUANTITY_MAX

@@ -1,6 +1,6 @@
 """When an event happened, and how far that may be from now."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -13,14 +13,15 @@ FUTURE_MS: Final = 5 * 60 * 1000
 """How far a sender's clock may run ahead."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_PRINTABLE_MS: Final = range(0, 253_402_300_800_000)
+_DAY_MS: Final = 24 * 3600 * 1000
+_PRINTABLE_MS: Final = range(253_402_300_800_000)
 """1970 up to the end of the year 9999: what a datetime can show."""
 
 
 def unix_ms(moment: datetime) -> int:
     """Unix milliseconds of an aware datetime, rounded down; exact at both ends of the calendar."""
-    return (moment - _EPOCH) // _MILLISECOND
+    since = moment - _EPOCH
+    return since.days * _DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
 def from_text(text: str) -> int | None:

@@ -28,36 +28,35 @@ class Property(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value: Text
 
 
-Properties = (
-    Annotated[dict[Name, Text], Meta(max_length=bounds.PROPERTIES_MAX)] | Annotated[list[Property], Meta(max_length=bounds.PROPERTIES_MAX)]
-)
+_Few = Meta(max_length=bounds.PROPERTIES_MAX)
+Properties = Annotated[dict[Name, Text], _Few] | Annotated[list[Property], _Few]
 
 
 class UsageBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
-    """What events and checks have in common. UNSET is an absent field; null means the same and stays null, so that it is counted."""
+    """What events and checks have in common. UNSET is an absent field; null means the same, and is kept to be counted."""
 
-    feature_code: Id | None | UnsetType = UNSET
-    customer_id: Id | None | UnsetType = UNSET
-    model: ModelId | None | UnsetType = UNSET
-    input_tokens: Tokens | None | UnsetType = UNSET
-    output_tokens: Tokens | None | UnsetType = UNSET
-    cache_read_tokens: Tokens | None | UnsetType = UNSET
-    cache_write_tokens: Tokens | None | UnsetType = UNSET
-    cache_write_1h_tokens: Tokens | None | UnsetType = msgspec.field(default=UNSET, name="cacheWrite1hTokens")
-    service_tier: Tier | None | UnsetType = UNSET
-    web_search_requests: Searches | None | UnsetType = UNSET
-    input_tokens_include_cache: bool | None | UnsetType = UNSET
-    feature: Id | None | UnsetType = UNSET
+    feature_code: Id | UnsetType | None = UNSET
+    customer_id: Id | UnsetType | None = UNSET
+    model: ModelId | UnsetType | None = UNSET
+    input_tokens: Tokens | UnsetType | None = UNSET
+    output_tokens: Tokens | UnsetType | None = UNSET
+    cache_read_tokens: Tokens | UnsetType | None = UNSET
+    cache_write_tokens: Tokens | UnsetType | None = UNSET
+    cache_write_1h_tokens: Tokens | UnsetType | None = msgspec.field(default=UNSET, name="cacheWrite1hTokens")
+    service_tier: Tier | UnsetType | None = UNSET
+    web_search_requests: Searches | UnsetType | None = UNSET
+    input_tokens_include_cache: bool | UnsetType | None = UNSET
+    feature: Id | UnsetType | None = UNSET
 
 
 class EventBody(UsageBody):
     """One event. A `value` with a point or an exponent stays text (`msgspec.Raw`); an integer is an int of any size."""
 
-    event_id: Id | None | UnsetType = UNSET
-    timestamp: Moment | None | UnsetType = UNSET
+    event_id: Id | UnsetType | None = UNSET
+    timestamp: Moment | UnsetType | None = UNSET
     value: Any = UNSET
-    properties: Properties | None | UnsetType = UNSET
-    idempotency_key: Id | None | UnsetType = UNSET
+    properties: Properties | UnsetType | None = UNSET
+    idempotency_key: Id | UnsetType | None = UNSET
 
 
 class CheckBody(UsageBody):
@@ -90,17 +89,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def kept_everything(decoded: msgspec.Struct, body: bytes) -> bool:
-    """Whether decoding dropped nothing: False whenever a key stands twice in one object, at the cost of counting bytes.
+    r"""Whether decoding dropped nothing: False whenever a key stands twice in one object, at the cost of counting bytes.
 
     A decoder keeps the last of two equal keys, and then fewer strings are left than were written. Every string, key or value, has
-    two quotes around it, and a quote within one is written `\\"` by both sides: so equal counts mean that nothing is missing. The
-    one other spelling of a quote, `\\u0022`, is not counted but doubted, as is anything that cannot be encoded again.
+    two quotes around it, and a quote within one is written `\"` by both sides: so equal counts mean that nothing is missing. The
+    one other spelling of a quote, `\u0022`, is not counted but doubted, as is anything that cannot be encoded again.
     """
-    if b"\\u0022" in body:
+    if b"\\" in body and b"\\u0022" in body:
         return False
     return _encode(decoded).count(b'"') == body.count(b'"')
 
 
 def is_plain(body: bytes) -> bool:
-    """Whether all texts of a well-formed body are printable ASCII: JSON itself forbids control characters that are not escaped."""
+    """Whether all texts of a well-formed body are printable ASCII; unescaped control characters are not well-formed JSON."""
     return body.isascii() and b"\\" not in body and b"\x7f" not in body

@@ -18,7 +18,7 @@ from tallybook.core.pools import PURCHASED_CREDITS
 from tallybook.core.usage_log import Kind, Record
 from tallybook.rollup import decoding, rules
 from tallybook.rollup.decoding import Decoded
-from tallybook.rollup.model import Effects, RawEntry
+from tallybook.rollup.model import Effects, HourlyTotal, LedgerRow, PoolChange, Quarantined, RawEntry
 
 HOUR_MS = 3_600_000
 EVENT_COLUMNS = (
@@ -44,13 +44,12 @@ _HOURLY_SUMS = (
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
 )
 _POOL_SUMS = ("opening", "charged", "adjusted", "expired")
-_LEDGER = (("opening", "opening", 1), ("charge", "charged", -1), ("adjustment", "adjusted", 1), ("expiry", "expired", -1))
 _USAGE, _ADJUSTMENT = pl.col("kind") == Kind.USAGE, pl.col("kind") == Kind.ADJUSTMENT
 _SET, _EXPIRY = pl.col("kind") == Kind.SET, pl.col("kind") == Kind.EXPIRY
 _NOTHING = pl.lit(0, pl.Int128)
 
 
-class _UnstorableError(Exception):
+class UnstorableError(Exception):
     """Some record holds a value that its column cannot; the columns do not say which."""
 
 
@@ -59,7 +58,7 @@ def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
     decoded = decoding.decode(entries)
     try:
         records = _frame(decoded)
-    except (_UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError):
+    except (UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError):
         decoded = decoding.decode(entries, distrust=True)
         records = _frame(decoded)
     changes = _pool_changes(records, decoded)
@@ -73,7 +72,14 @@ def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
         quarantined=decoded.quarantined,
         months=_months(events),
         accepted_at={partition: clock.from_ms(ms) for partition, ms in decoded.last_accepted_ms.items()},
+        oldest_accepted_at=None if decoded.oldest_accepted_ms is None else clock.from_ms(decoded.oldest_accepted_ms),
     )
+
+
+def set_aside(entry: RawEntry, reason: str) -> Effects:
+    """The effects of an entry that is quarantined whole."""
+    refused = Quarantined(entry.partition, entry.seq, None, reason, entry.data)
+    return Effects(0, b"", [], [], [], [refused], [], {})
 
 
 def _frame(decoded: Decoded) -> pl.DataFrame:
@@ -94,7 +100,7 @@ def _frame(decoded: Decoded) -> pl.DataFrame:
     ]
     frame = pl.DataFrame(series)
     if not frame.is_empty() and not frame.select(_storable()).item():
-        raise _UnstorableError
+        raise UnstorableError
     return frame.filter(pl.col("kind") != Kind.TICK).with_columns(_spare(), hour=pl.col("accepted_ms") // HOUR_MS)
 
 
@@ -111,6 +117,7 @@ def _storable() -> pl.Expr:
         *[pl.col(name).is_between(0, rules.MOMENT_MS_MAX // 1000).all() for name in rules.SECOND_FIELDS],
         (~_USAGE | pl.col("outcome").is_between(0, pl.col("amount"))).all(),
         *nul_free,
+        pl.col("pool").str.len_chars().max() <= rules.POOL_NAME_MAX,
         ~pl.col("properties").str.contains("\\u0000", literal=True).any(),
     )
 
@@ -121,7 +128,7 @@ def _spare() -> pl.Expr:
 
 
 def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
-    """One row a change of a pool, `order` saying which came first."""
+    """One row a change of a pool; (`seq`, `place`) says which came first."""
     amount, outcome, spare = (pl.col(name).cast(pl.Int128) for name in ("amount", "outcome", "spare_amount"))
     key = ("customer_id", "pool", "tenant_id", "hour")
     own = records.filter(pl.col("pool") != "").select(
@@ -132,7 +139,8 @@ def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
         expired=pl.when(_EXPIRY).then(outcome).otherwise(_NOTHING),
         kind=pl.when(_USAGE).then(pl.lit("charge")).when(_EXPIRY).then(pl.lit("expiry")).otherwise(pl.lit("adjustment")),
         closes=_EXPIRY,
-        order=pl.col("seq") * 2 + 1,
+        seq="seq",
+        place=pl.col("position") + 1,
     )
     paid_elsewhere = records.filter(pl.col("spare_amount") > 0).select(
         "customer_id",
@@ -144,7 +152,8 @@ def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
         expired=_NOTHING,
         kind=pl.lit("charge"),
         closes=pl.lit(value=False),
-        order=pl.col("seq") * 2 + 1,
+        seq="seq",
+        place=pl.col("position") + 1,
     )
     return pl.concat([own, paid_elsewhere, _openings(decoded)])
 
@@ -174,11 +183,12 @@ def _openings(decoded: Decoded) -> pl.DataFrame:
         expired=_NOTHING,
         kind=pl.lit("opening"),
         closes=pl.lit(value=False),
-        order=pl.col("seq") * 2,
+        seq="seq",
+        place=pl.lit(0, pl.Int32),
     )
 
 
-def _hourly(events: pl.DataFrame) -> list[tuple[int, ...]]:
+def _hourly(events: pl.DataFrame) -> list[HourlyTotal]:
     sums = [pl.col(name).cast(pl.Int128).sum() for name in _HOURLY_SUMS]
     return (
         events.filter(_USAGE)
@@ -190,13 +200,13 @@ def _hourly(events: pl.DataFrame) -> list[tuple[int, ...]]:
     )
 
 
-def _pools(changes: pl.DataFrame) -> list[tuple[int, str, int, int, int, int, int, bool]]:
+def _pools(changes: pl.DataFrame) -> list[PoolChange]:
     sums = [pl.col(name).sum() for name in _POOL_SUMS]
     key = ["customer_id", "pool", "tenant_id"]
-    return changes.group_by(key).agg(*sums, pl.col("closes").sort_by("order").last()).sort(key).rows()
+    return changes.group_by(key).agg(*sums, pl.col("closes").sort_by("seq", "place").last()).sort(key).rows()
 
 
-def _ledger(changes: pl.DataFrame) -> list[tuple[int, str, int, str, int, int, int]]:
+def _ledger(changes: pl.DataFrame) -> list[LedgerRow]:
     key = ["customer_id", "pool", "hour", "kind", "tenant_id"]
     signed = pl.col("opening") + pl.col("adjusted") - pl.col("charged") - pl.col("expired")
     return changes.group_by(key).agg(signed.sum().alias("amount"), pl.len()).sort(key).rows()

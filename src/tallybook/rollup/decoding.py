@@ -42,6 +42,8 @@ class Decoded:
     openings: list[OpeningRow] = field(default_factory=list[OpeningRow])
     quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
     last_accepted_ms: dict[int, int] = field(default_factory=dict[int, int])
+    """By partition: when the till took the last readable entry."""
+    oldest_accepted_ms: int | None = None
 
 
 def decode(entries: Iterable[RawEntry], *, distrust: bool = False) -> Decoded:
@@ -74,6 +76,7 @@ def _take_entry(raw: RawEntry, entry: Entry, decoded: Decoded) -> None:
     decoded.kept += [True] * count
     decoded.positions += range(count)
     _take_place(raw, entry.accepted_at_ms, count, decoded)
+    _note_arrival(raw, entry.accepted_at_ms, decoded)
     for index, opening in enumerate(entry.openings):
         _take_opening(raw, entry.accepted_at_ms, index, opening, decoded)
 
@@ -82,13 +85,19 @@ def _take_place(raw: RawEntry, accepted_at_ms: int, count: int, decoded: Decoded
     decoded.partitions += [raw.partition] * count
     decoded.seqs += [raw.seq] * count
     decoded.accepted_ms += [accepted_at_ms] * count
+
+
+def _note_arrival(raw: RawEntry, accepted_at_ms: int, decoded: Decoded) -> None:
     decoded.last_accepted_ms[raw.partition] = accepted_at_ms
+    if decoded.oldest_accepted_ms is None or accepted_at_ms < decoded.oldest_accepted_ms:
+        decoded.oldest_accepted_ms = accepted_at_ms
 
 
 def _take_opening(raw: RawEntry, accepted_at_ms: int, index: int, opening: Opening, decoded: Decoded) -> None:
     old, new = rules.amount(opening.old), rules.amount(opening.new)
     tenant, customer = rules.amount(opening.tenant_id), rules.amount(opening.customer_id)
-    if old is None or new is None or not tenant or not customer or not 0 < tenant <= rules.INT32_MAX or "\0" in opening.pool:
+    unnamed = "\0" in opening.pool or not 0 < len(opening.pool) <= rules.POOL_NAME_MAX
+    if unnamed or old is None or new is None or not tenant or not customer or not 0 < tenant <= rules.INT32_MAX or customer < 0:
         payload = msgspec.msgpack.encode(opening)
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, "opening is no opening", payload))
     else:
@@ -105,7 +114,7 @@ def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
         reason = f"version {entry.version} accepted at {entry.accepted_at_ms} is not read here"
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, None, reason, raw.data))
         return
-    decoded.last_accepted_ms[raw.partition] = entry.accepted_at_ms
+    _note_arrival(raw, entry.accepted_at_ms, decoded)
     for position, item in enumerate(entry.applied):
         _take_distrusted(raw, entry.accepted_at_ms, position, bytes(item), decoded)
     for index, item in enumerate(entry.openings):

@@ -54,7 +54,8 @@ class Effects:
     months: list[tuple[int, int]]
     """The (year, month) pairs of arrival that `events_csv` needs a partition for."""
     accepted_at: dict[int, datetime]
-    """By partition: when the till took its last entry."""
+    """By partition: when the till took its last readable entry."""
+    oldest_accepted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

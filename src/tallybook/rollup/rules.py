@@ -13,6 +13,7 @@ MOMENT_MS_MAX = 253_402_300_799_000
 ACCEPTED_MS_MIN = 1_577_836_800_000
 ACCEPTED_MS_MAX = 4_102_444_800_000
 """Arrival times are the till's own clock: outside of 2020 … 2099 it is wrong, and its months are not made."""
+POOL_NAME_MAX = 200
 KINDS = frozenset(int(kind) for kind in Kind)
 INT32_FIELDS = ("tenant_id", "feature_id", "margin_bps", "web_searches")
 SECOND_FIELDS = ("period_start_s", "belongs_to_s")
@@ -59,8 +60,8 @@ def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
         return f"tenant {record.tenant_id} or customer {record.customer_id} is out of range"
     if abs(record.amount) > INT64_MAX:
         return f"amount {record.amount} is beyond 64 bits"
-    if "\0" in record.pool:
-        return "pool name contains NUL"
+    if "\0" in record.pool or len(record.pool) > POOL_NAME_MAX:
+        return "pool name contains NUL or is too long"
     if record.kind == Kind.USAGE and not 0 <= found <= record.amount:
         return f"purchased credits paid {found} of {record.amount}"
     return None

@@ -119,9 +119,10 @@ async def connect(
 
 async def connect_one(url: str, *, application_name: str = "tallybook", timeout_s: int = 10) -> Connection:
     """Open a single connection outside any pool, for locks that are held and for administration."""
-    connection: object = await asyncpg.connect(url, timeout=timeout_s, server_settings=_session_settings(application_name))
+    settings = _session_settings(application_name)
+    connection = cast("Connection", await asyncpg.connect(url, timeout=timeout_s, server_settings=settings))
     await _prepare(connection)
-    return cast("Connection", connection)
+    return connection
 
 
 @contextlib.asynccontextmanager

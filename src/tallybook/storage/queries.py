@@ -17,8 +17,10 @@ _SNAKE_CASE = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @cache
-def load(package: str) -> Mapping[str, str]:
-    """The statements of a package's `queries.sql` by name. Raises ValueError for a file that breaks the form above."""
+def load(package: str | None) -> Mapping[str, str]:
+    """The statements of a package's `queries.sql` by name; pass `__package__`. Raises ValueError for a file that breaks the form above."""
+    if package is None:
+        raise ValueError("queries are loaded by the modules of a package")
     source = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
     return parse(source, f"{package}/queries.sql")
 

@@ -5,20 +5,20 @@ from datetime import datetime
 
 from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
-from tallybook.storage.postgres import Connection
+from tallybook.storage.postgres import Connection, Row
 from tallybook.subscriptions.model import ClockRun
 
 _QUERIES = queries.load(__package__)
 _LOCK_CLASS = 0x7C10C4
 """First key of the advisory locks on test clocks; the second is the tenant."""
-ITEMS_KEPT = 500
+ITEMS_KEPT = 200
 """How many processed deadlines a run tells about; it counts all of them."""
 
 
 async def insert(
     connection: Connection, tenant: Tenant, run_id: str, started_at_time: datetime, target_time: datetime, estimated: int
 ) -> ClockRun:
-    """Start an advance. At most one is under way for a tenant: check `latest` under the tenant's lock first."""
+    """Start an advance. Raises UniqueViolationError while another one of the tenant is under way."""
     row = await connection.fetchrow(_QUERIES["insert_clock_run"], run_id, tenant.id, started_at_time, target_time, estimated)
     return _run(row)
 
@@ -49,12 +49,11 @@ async def start(connection: Connection, run_id: str) -> bool:
     return await connection.fetchval(_QUERIES["clock_run_started"], run_id) is not None
 
 
-async def progress(connection: Connection, run_id: str, items: Sequence[Mapping[str, str | None]]) -> None:
-    """Add processed deadlines to a run."""
-    failed = sum(item["status"] == "failed" for item in items)
-    await connection.execute(
-        _QUERIES["clock_run_progressed"], run_id, [dict(item) for item in items], len(items) - failed, failed, ITEMS_KEPT
-    )
+async def note(connection: Connection, tenant: Tenant, item: Mapping[str, str | None]) -> None:
+    """Tell of a processed deadline in the run that turns the tenant's clock; nothing happens when none does."""
+    failed = item["status"] == "failed"
+    counts = (int(not failed), int(failed))
+    await connection.execute(_QUERIES["note_deadline"], tenant.id, [dict(item)], *counts, ITEMS_KEPT)
 
 
 async def finish(connection: Connection, run_id: str, error: str | None) -> None:
@@ -62,11 +61,9 @@ async def finish(connection: Connection, run_id: str, error: str | None) -> None
     await connection.execute(_QUERIES["clock_run_ended"], run_id, "completed" if error is None else "failed", error)
 
 
-def _run(row: Mapping[str, object] | None) -> ClockRun:
+def _run(row: Row | None) -> ClockRun:
     if row is None:
         message = "The statement returns a row."
         raise LookupError(message)
-    fields = dict(row)
-    items = fields.pop("items")
-    assert isinstance(items, list)
-    return ClockRun(**fields, items=tuple(items))  # type: ignore[arg-type] - columns and fields have the same names
+    fields = dict(row.items())
+    return ClockRun(**fields | {"items": tuple(fields["items"])})

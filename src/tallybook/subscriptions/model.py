@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from tallybook.core.tenant import Tenant
 from tallybook.subscriptions.rules import Period
 
 Status = Literal["trialing", "active", "canceled"]
@@ -68,8 +69,8 @@ class NewSubscription:
 class UsagePeriod:
     """One usage period as the book has it. `closing_seq` is the log sequence that the book must pass before it is closed."""
 
+    tenant: Tenant
     subscription_id: int
-    tenant_id: int
     customer_id: int
     starts_at: datetime
     ends_at: datetime

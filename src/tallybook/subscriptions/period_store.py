@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
-from tallybook.storage.postgres import Connection
+from tallybook.storage.postgres import Connection, Row
 from tallybook.subscriptions.model import UsagePeriod
 from tallybook.subscriptions.rules import Period
 
@@ -19,7 +20,7 @@ async def insert(connection: Connection, subscription_id: int, tenant_id: int, p
 async def unclosed(connection: Connection, subscription_id: int) -> UsagePeriod | None:
     """The one period of a subscription that is not closed; None after its end."""
     row = await connection.fetchrow(_QUERIES["unclosed_period"], subscription_id)
-    return None if row is None else UsagePeriod(**dict(row.items()))
+    return None if row is None else _period(row)
 
 
 async def lock(connection: Connection, period: UsagePeriod) -> UsagePeriod:
@@ -28,17 +29,17 @@ async def lock(connection: Connection, period: UsagePeriod) -> UsagePeriod:
     if row is None:
         message = f"Subscription {period.subscription_id} has no period that starts at {period.starts_at.isoformat()}."
         raise LookupError(message)
-    return UsagePeriod(**dict(row.items()))
+    return _period(row)
 
 
 async def due(connection: Connection, real_until: datetime, limit: int, tenant_id: int | None = None) -> Sequence[UsagePeriod]:
     """Periods to close, earliest end first: ended at `real_until` (or by the tenant's simulated clock), or left half closed."""
-    return [UsagePeriod(**dict(row.items())) for row in await connection.fetch(_QUERIES["due_periods"], real_until, limit, tenant_id)]
+    return [_period(row) for row in await connection.fetch(_QUERIES["due_periods"], real_until, limit, tenant_id)]
 
 
 async def unexpired(connection: Connection, limit: int) -> Sequence[UsagePeriod]:
     """Closed periods whose pools the till may still hold."""
-    return [UsagePeriod(**dict(row.items())) for row in await connection.fetch(_QUERIES["unexpired_periods"], limit)]
+    return [_period(row) for row in await connection.fetch(_QUERIES["unexpired_periods"], limit)]
 
 
 async def next_deadline(connection: Connection, tenant_id: int, until: datetime) -> datetime | None:
@@ -70,3 +71,15 @@ async def close(connection: Connection, period: UsagePeriod, closed_at: datetime
 async def save_expired(connection: Connection, period: UsagePeriod, expired_at: datetime) -> None:
     """Note that the till has dropped the period's pools."""
     await connection.execute(_QUERIES["save_expired"], period.subscription_id, period.starts_at, expired_at)
+
+
+def _period(row: Row) -> UsagePeriod:
+    return UsagePeriod(
+        tenant=Tenant(row["tenant_id"], row["organization_id"], row["livemode"]),
+        subscription_id=row["subscription_id"],
+        customer_id=row["customer_id"],
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        state=row["state"],
+        closing_seq=row["closing_seq"],
+    )

@@ -58,7 +58,8 @@ UPDATE subscriptions SET cancel_at = NULL, cancel_reason = NULL, canceled_at = N
 -- Ends a subscription for good; one that was never asked to end is noted as asked for at its end.
 UPDATE subscriptions
 SET status = 'canceled', cancel_at = $2, ended_at = $2, canceled_at = coalesce(canceled_at, $3), updated_at = $3
-WHERE id = $1 AND status <> 'canceled';
+WHERE id = $1 AND status <> 'canceled'
+RETURNING id;
 
 -- name: activate_subscription
 -- Ends a trial.
@@ -72,23 +73,25 @@ ON CONFLICT (subscription_id, starts_at) DO NOTHING;
 
 -- name: unclosed_period
 -- The one period of a subscription that is not closed.
-SELECT p.subscription_id, p.tenant_id, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
+INNER JOIN tenants AS t ON t.id = p.tenant_id
 WHERE p.subscription_id = $1 AND p.state <> 'closed';
 
 -- name: lock_period
 -- Holds a period until the transaction ends; of several closers, one gets it and the others find it closed afterwards.
-SELECT p.subscription_id, p.tenant_id, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
+INNER JOIN tenants AS t ON t.id = p.tenant_id
 WHERE p.subscription_id = $1 AND p.starts_at = $2
 FOR UPDATE OF p;
 
 -- name: due_periods
 -- Periods to close, earliest first: those that have begun to close, and those that ended by the tenant's clock.
 -- $1 is the real time less the grace for events under way; a simulated clock has no grace. $3: of one tenant only.
-SELECT p.subscription_id, p.tenant_id, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 INNER JOIN tenants AS t ON t.id = p.tenant_id
@@ -124,9 +127,10 @@ UPDATE billing_periods SET state = 'closed', closed_at = $3 WHERE subscription_i
 
 -- name: unexpired_periods
 -- Closed periods whose pools the till may still hold, longest closed first.
-SELECT p.subscription_id, p.tenant_id, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
+INNER JOIN tenants AS t ON t.id = p.tenant_id
 WHERE p.state = 'closed' AND p.expired_at IS NULL
 ORDER BY p.closed_at
 LIMIT $1;
@@ -177,8 +181,8 @@ SELECT pg_advisory_unlock($1, $2) AS released;
 -- Notes that somebody works on the run.
 UPDATE test_clock_runs SET status = 'running', updated_at = now() WHERE id = $1 AND status IN ('pending', 'running') RETURNING id;
 
--- name: clock_run_progressed
--- Adds processed deadlines and keeps the latest $5 of the items.
+-- name: note_deadline
+-- Adds a processed deadline to the run that turns the tenant's clock, if there is one, and keeps the latest $5 of the items.
 UPDATE test_clock_runs
 SET
     completed = completed + $3, failed = failed + $4, updated_at = now(),
@@ -191,7 +195,7 @@ SET
             LIMIT $5
         ) AS kept
     )
-WHERE id = $1;
+WHERE tenant_id = $1 AND status IN ('pending', 'running');
 
 -- name: clock_run_ended
 -- Ends a run: completed, or failed with the reason.

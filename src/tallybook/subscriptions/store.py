@@ -39,6 +39,8 @@ async def by_id(connection: Connection, subscription_id: int) -> Subscription:
 
 async def find(connection: Connection, tenant: Tenant, public_id: str) -> Subscription | None:
     """The tenant's subscription with this `sub_…` id, whatever its status."""
+    if not public_id.isascii() or not public_id.isprintable():
+        return None
     return await _one(connection, await connection.fetchval(_QUERIES["id_by_public_id"], tenant.id, public_id))
 
 
@@ -78,9 +80,9 @@ async def unschedule_cancellation(connection: Connection, subscription_id: int, 
     await connection.execute(_QUERIES["unschedule_cancellation"], subscription_id, now)
 
 
-async def end(connection: Connection, subscription_id: int, ended_at: datetime, now: datetime) -> None:
-    """End a subscription for good; nothing happens when it has ended before."""
-    await connection.execute(_QUERIES["end_subscription"], subscription_id, ended_at, now)
+async def end(connection: Connection, subscription_id: int, ended_at: datetime, now: datetime) -> bool:
+    """End a subscription for good. False when it has ended before."""
+    return await connection.fetchval(_QUERIES["end_subscription"], subscription_id, ended_at, now) is not None
 
 
 async def activate(connection: Connection, subscription_id: int, now: datetime) -> bool:

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from tallybook.catalog import store as catalog
 from tallybook.core import money, partitions
 from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
-from tallybook.storage.postgres import Connection
+from tallybook.storage.postgres import Connection, Row
 from tallybook.subscriptions import rules
 from tallybook.subscriptions.rules import Period
 from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Terms
 
-_QUERIES = queries.load(__package__)
+_QUERIES = queries.load("tallybook.subscriptions")
 REACH = timedelta(minutes=10)
 """How far past now the terms reach: events may be dated 5 minutes ahead."""
 
@@ -58,7 +59,7 @@ async def load(connection: Connection, tenant: Tenant, reference: str, real_now:
     )
 
 
-async def _subscription(connection: Connection, found: object, now: datetime) -> SubscriptionTerms | None:
+async def _subscription(connection: Connection, found: Row, now: datetime) -> SubscriptionTerms | None:
     row = _row(found)
     if row is None:
         return None
@@ -76,12 +77,11 @@ async def _subscription(connection: Connection, found: object, now: datetime) ->
     )
 
 
-def _row(found: object) -> _Row | None:
-    record = dict(found)  # type: ignore[call-overload] - an asyncpg record is a mapping
-    if record["subscription_id"] is None:
+def _row(found: Row) -> _Row | None:
+    if found["subscription_id"] is None:
         return None
-    fields = {name: record[name] for name in _Row.__dataclass_fields__ if name not in ("period", "period_is_open")}
-    return _Row(**fields, period=Period(record["starts_at"], record["ends_at"]), period_is_open=record["period_state"] == "open")
+    columns: dict[str, Any] = {name: found[name] for name in _Row.__dataclass_fields__ if name not in ("period", "period_is_open")}
+    return _Row(**columns, period=Period(found["starts_at"], found["ends_at"]), period_is_open=found["period_state"] == "open")
 
 
 def _open_periods(row: _Row, now: datetime) -> Sequence[Period]:

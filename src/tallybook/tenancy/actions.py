@@ -33,6 +33,11 @@ async def install(connection: Connection, partitions: int) -> Installation:
     return installation
 
 
+async def note_till_made(connection: Connection) -> None:
+    """Remember that the till was given the epoch: from now on one without it was lost, and is not made anew."""
+    await store.note_till_made(connection)
+
+
 async def create_organization(connection: Connection, name: str) -> tuple[Tenant, Tenant]:
     """Make an organization. Returns its live and its sandbox tenant."""
     organization_id = ids.new("org")

@@ -76,7 +76,8 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is fixed for the life of an installation."""
+    """What is fixed for the life of an installation. `till_made`: the till was given the epoch once, so one without it is a lost one."""
 
     epoch: str
     partitions: int
+    till_made: bool = False

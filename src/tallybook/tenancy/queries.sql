@@ -135,5 +135,9 @@ RETURNING tenant_id;
 INSERT INTO installation (epoch, partitions) VALUES ($1, $2) ON CONFLICT (singleton) DO NOTHING;
 
 -- name: installation
--- Reads epoch and partitions.
-SELECT epoch, partitions FROM installation;
+-- Reads epoch and partitions, and whether the till was given the epoch.
+SELECT epoch, partitions, till_made_at IS NOT NULL AS till_made FROM installation;
+
+-- name: note_till_made
+-- Notes that the till has the epoch: from now on one without it is a lost till, not a new one.
+UPDATE installation SET till_made_at = now() WHERE till_made_at IS NULL;

@@ -161,7 +161,12 @@ async def install(connection: Connection, epoch: str, partitions: int) -> None:
 async def find_installation(connection: Connection) -> Installation | None:
     """What is fixed, None before `install`."""
     row = await connection.fetchrow(_SQL["installation"])
-    return None if row is None else Installation(row["epoch"], row["partitions"])
+    return None if row is None else Installation(row["epoch"], row["partitions"], row["till_made"])
+
+
+async def note_till_made(connection: Connection) -> None:
+    """The till has the epoch."""
+    await connection.execute(_SQL["note_till_made"])
 
 
 def _tenant(row: Row) -> Tenant:

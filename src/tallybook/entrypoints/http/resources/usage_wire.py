@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from tallybook.charge.commands import Outcome
 from tallybook.core import clock, errors, ids, money
 from tallybook.flows import usage
+from tallybook.flows.check import Answer
+from tallybook.flows.correction import Correction
 from tallybook.flows.usage import Settled
+from tallybook.receive.model import PeriodTotal
 from tallybook.subscriptions.terms import ConsumptionModel
 
 Json = dict[str, object]
@@ -64,17 +67,31 @@ def batch(results: Sequence[usage.Result], *, livemode: bool) -> Json:
 
 
 def _item(result: usage.Result) -> Json:
+    named, failure = status(result)
+    if failure is not None:
+        return {"status": named, "error": error(failure)}
+    assert isinstance(result, Settled)
+    return {"status": named, "event": event(result)}
+
+
+def status(result: usage.Result) -> tuple[str, errors.TallybookError | None]:
+    """What became of an event, as a batch names it, and why it was not recorded, if it was not.
+
+    An event counts as accepted in the request that recorded it: now, or when it was first delivered with the same key.
+    """
     failure = result if isinstance(result, errors.TallybookError) else usage.refusal(result)
     if failure is not None:
-        return {"status": _failed_status(failure), "error": error(failure)}
+        return _failed_status(failure), failure
     assert isinstance(result, Settled)
-    return {"status": "accepted" if is_accepted(result) else "duplicate", "event": event(result)}
+    receipt = result.receipt
+    accepted = not result.repeated and (receipt.outcome is Outcome.ACCEPTED or receipt.same_request)
+    return ("accepted" if accepted else "duplicate"), None
 
 
-def is_accepted(settled: Settled) -> bool:
-    """Whether this request is the one that recorded the event: now, or when it was first delivered with the same key."""
-    receipt = settled.receipt
-    return not settled.repeated and (receipt.outcome is Outcome.ACCEPTED or receipt.same_request)
+def status_and_code(result: usage.Result) -> tuple[str, str]:
+    """The status of an event and the code of its error, or ""."""
+    named, failure = status(result)
+    return named, failure.code if failure else ""
 
 
 def _failed_status(failure: errors.TallybookError) -> str:
@@ -93,4 +110,82 @@ def error(failure: errors.TallybookError) -> Json:
         "message": failure.message,
         "param": failure.param,
         "details": failure.details,
+    }
+
+
+def check(answer: Answer) -> Json:
+    """The answer to a usage check, by the plan's consumption model."""
+    standing, feature = answer.standing, answer.feature
+    wire: Json = {
+        "allowed": answer.allowed,
+        "subscriptionStatus": standing.subscription.status,
+        "featureCode": feature.code,
+        "quantity": money.units(answer.take.quantity_nano),
+        "consumptionModel": standing.subscription.consumption_model.value,
+        **_CHECKS[standing.subscription.consumption_model](answer),
+        "object": "usage_check",
+        "livemode": standing.terms.tenant.livemode,
+    }
+    if not answer.allowed:
+        code, message = usage.EXHAUSTED[standing.subscription.consumption_model]
+        wire |= {"reason": code, "message": message + "."}
+    return wire
+
+
+def _check_metered(answer: Answer) -> Json:
+    standing, feature = answer.standing, answer.feature
+    return {
+        "current": money.units(standing.feature_used(feature)),
+        "remaining": money.units(max(standing.feature_left(feature), 0)),
+        "unlimited": feature.unlimited,
+        "included": money.units(feature.included_nano),
+        "overageEnabled": feature.overage_enabled and standing.period.overage_allowed,
+        "overageUnitPrice": money.rate(feature.unit_price_nano) if feature.overage_enabled else None,
+    }
+
+
+def _check_credits(answer: Answer) -> Json:
+    standing = answer.standing
+    plan, purchased = standing.credits_left(), standing.purchased_credits_left()
+    return {
+        "creditsPerUnit": answer.feature.credits_per_unit or 0,
+        "estimatedCredits": money.units(answer.take.amount),
+        "planCredits": money.units(plan),
+        "purchasedCredits": money.units(purchased),
+        "totalCredits": money.units(plan + purchased),
+    }
+
+
+def _check_balance(answer: Answer) -> Json:
+    return {
+        "unitPrice": money.rate(answer.feature.unit_price_nano),
+        "estimatedAmount": money.rate(answer.take.amount),
+        "currentBalance": money.rate(answer.standing.balance_left()),
+        "blockOnExhaustion": answer.take.blocks,
+        "currency": "usd",
+    }
+
+
+_CHECKS = {
+    ConsumptionModel.METERED: _check_metered,
+    ConsumptionModel.CREDITS: _check_credits,
+    ConsumptionModel.BALANCE: _check_balance,
+}
+
+
+def adjustment(corrected: Correction, wanted: PeriodTotal, *, livemode: bool) -> Json:
+    """A period's total that was set."""
+    at = clock.iso(corrected.at)
+    return {
+        "id": corrected.id,
+        "value": money.units(corrected.total_nano),
+        "previousValue": money.units(corrected.previous_nano),
+        "adjustment": money.units(corrected.total_nano - corrected.previous_nano),
+        "customerId": corrected.customer_id,
+        "reason": wanted.reason,
+        "ts": at,
+        "createdAt": at,
+        "featureCode": wanted.feature_code,
+        "object": "usage_adjustment",
+        "livemode": livemode,
     }

@@ -1,0 +1,141 @@
+"""The composition root: the only place that builds things and joins them. Processes are `run_api` and `run_worker`."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Callable, Coroutine
+
+import uvloop
+
+from tallybook.ai_models import actions as ai_models
+from tallybook.charge.lane import LaneLimits
+from tallybook.charge.till import Till, TillSettings
+from tallybook.core import errors
+from tallybook.core.clock import real_clock
+from tallybook.entrypoints import logs, metrics
+from tallybook.entrypoints.http import server
+from tallybook.entrypoints.workers import books, delivery, periods, rollup, upkeep
+from tallybook.flows.services import Services
+from tallybook.flows.terms_cache import TermsCache
+from tallybook.rollup import store as rollup_store
+from tallybook.settings import Settings
+from tallybook.storage import migrate, postgres, redis
+from tallybook.storage.postgres import Pool
+from tallybook.tenancy import actions as tenancy
+from tallybook.tenancy.model import Installation
+
+_HOUR_S = 3600
+
+
+@contextlib.asynccontextmanager
+async def services(settings: Settings, *, name: str) -> AsyncGenerator[Services]:
+    """Everything a process works with, on stores that are fit for it; closed when the block ends.
+
+    Raises UnsafeStoreError for stores whose settings can lose what was acknowledged, Unavailable for a schema or till that is not
+    this version's or installation's.
+    """
+    database = await postgres.connect(
+        settings.postgres_url, connections_max=settings.postgres_connections_max, application_name=f"tallybook-{name}"
+    )
+    client = redis.connect(settings.redis_url, connections_max=settings.redis_connections_max)
+    try:
+        await redis.assert_durable(client, accept_unreadable=settings.redis_config_vouched)
+        made = await _installation(database, settings)
+        till = Till(client, _till_settings(settings, made), metrics.observe_till_call)
+        await _open_till(database, till, made)
+        async with database.acquire() as connection:
+            book = await ai_models.load_book(connection)
+        terms = TermsCache(database, real_clock, made.partitions)
+        yield Services(settings, real_clock, database, client, till, terms, book)
+        await till.drain()
+    finally:
+        await client.close()
+        await database.close()
+
+
+async def _installation(database: Pool, settings: Settings) -> Installation:
+    async with postgres.transaction(database) as connection:
+        await postgres.assert_settings(connection)
+        missing = await migrate.pending(connection)
+        if missing:
+            raise errors.Unavailable("schema_outdated", f"The database lacks {', '.join(missing)}; run `tallybook migrate`.")
+        made = await tenancy.install(connection, settings.partitions)
+        await ai_models.load_packaged(connection, real_clock())
+    await rollup_store.ensure_offsets(database, made.partitions)
+    return made
+
+
+def _till_settings(settings: Settings, made: Installation) -> TillSettings:
+    lane = LaneLimits(waiting_max=settings.queue_max)
+    return TillSettings(made.epoch, made.partitions, settings.hot_window_h * _HOUR_S, lane)
+
+
+async def _open_till(database: Pool, till: Till, made: Installation) -> None:
+    """Give a new till its epoch, once. A till that has it but is behind the book is an old copy."""
+    if not made.till_made:
+        await till.initialize()
+        async with database.acquire() as connection:
+            await tenancy.note_till_made(connection)
+        return
+    await till.check_epoch()
+    booked = await rollup_store.offsets(database, range(made.partitions))
+    behind = [partition for partition, sequence in enumerate(await till.sequences()) if sequence < booked[partition]]
+    if behind:
+        raise errors.Unavailable(
+            "till_unknown",
+            f"Redis is older than the book in partitions {behind}: it was restored from a copy or lost its last writes. "
+            "Usage is refused until `tallybook rebuild` has run.",
+        )
+
+
+def run_api(settings: Settings) -> None:
+    """Serve HTTP until SIGTERM or SIGINT, then finish what is in flight."""
+    logs.configure(settings.log_level)
+    _run(_api, settings)
+
+
+def run_worker(settings: Settings) -> None:
+    """Roll up, close periods, deliver and keep the stores tidy until SIGTERM or SIGINT."""
+    logs.configure(settings.log_level)
+    _run(_worker, settings)
+
+
+async def _api(settings: Settings, stop: asyncio.Event) -> None:
+    async with services(settings, name="api") as built, asyncio.TaskGroup() as tasks:
+        tasks.create_task(books.follow(built, stop))
+        tasks.create_task(upkeep.watch_queue(built, stop))
+        await server.serve(built, settings.host, settings.port, reuse_port=settings.reuse_port, stop=stop)
+        stop.set()
+
+
+async def _worker(settings: Settings, stop: asyncio.Event) -> None:
+    async with services(settings, name="worker") as built, asyncio.TaskGroup() as tasks:
+        tasks.create_task(rollup.run(_rollup(built), stop))
+        tasks.create_task(delivery.run(built, stop))
+        tasks.create_task(periods.run(built, stop))
+        tasks.create_task(books.follow(built, stop))
+        tasks.create_task(upkeep.keep_tidy(built, stop))
+
+
+def _rollup(built: Services) -> rollup.Rollup:
+    return rollup.Rollup(
+        built.database,
+        built.redis,
+        built.settings.postgres_url,
+        built.settings.partitions,
+        built.clock,
+        observe=lambda result: metrics.ROLLUP_LAG_SECONDS.set(result.lag_ms / 1000),
+    )
+
+
+def _run(main: Callable[[Settings, asyncio.Event], Coroutine[None, None, None]], settings: Settings) -> None:
+    """Run a process's main coroutine on uvloop; SIGTERM and SIGINT set its stop event."""
+
+    async def until_told_to_stop() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await main(settings, stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(until_told_to_stop())

@@ -1,0 +1,54 @@
+"""Answers as HTTP: the request id on every one, Retry-After where waiting helps, and what an exception means to the caller."""
+
+import itertools
+import logging
+import secrets
+from collections.abc import Callable
+
+from aiohttp import web
+
+from tallybook.core import errors
+from tallybook.entrypoints.http import shapes
+from tallybook.storage import postgres, redis
+
+JSON = "application/json"
+REQUEST_ID_HEADER = "x-request-id"
+_PLACE_BYTES = 6
+
+_log = logging.getLogger(__name__)
+
+
+def request_ids() -> Callable[[], str]:
+    """A source of ids: `req_`, 12 random digits for the process, and a count. Unique, cheap, and no secret."""
+    place = f"req_{secrets.token_hex(_PLACE_BYTES)}"
+    count = itertools.count(1)
+    return lambda: f"{place}{next(count):08x}"
+
+
+def json_reply(status: int, body: bytes, request_id: str) -> web.Response:
+    """A JSON answer."""
+    return web.Response(status=status, body=body, headers={"Content-Type": JSON, REQUEST_ID_HEADER: request_id})
+
+
+def error_reply(problem: errors.TallybookError, request_id: str) -> web.Response:
+    """An error as an answer. After a body that was too large to read, the connection can't be used again."""
+    reply = json_reply(problem.status, shapes.error(problem), request_id)
+    if isinstance(problem, errors.RateLimited | errors.Unavailable):
+        reply.headers["Retry-After"] = str(problem.retry_after_s)
+    if isinstance(problem, errors.PayloadTooLarge):
+        reply.force_close()
+    return reply
+
+
+def explain(error: Exception) -> errors.TallybookError:
+    """What a caller is told of an exception; bugs are logged with their traceback and told as `internal_error`."""
+    if isinstance(error, errors.TallybookError):
+        return error
+    if isinstance(error, web.RequestPayloadError):
+        return errors.invalid("", "The body broke off or its transfer encoding is wrong.", code="invalid_json")
+    if isinstance(error, (*postgres.TRANSIENT_ERRORS, redis.RedisError)):
+        _log.warning("a store did not answer: %s: %s", type(error).__name__, error)
+        message = "A store did not answer, so it is not known whether this was done. Send the same request again with the same ids."
+        return errors.Unavailable("store_unavailable", message)
+    _log.error("unhandled exception", exc_info=error)
+    return errors.TallybookError("internal_error", "Something broke on this side; the request id finds it in the logs.")

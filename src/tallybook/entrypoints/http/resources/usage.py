@@ -1,0 +1,222 @@
+"""Usage over HTTP: events one at a time and in batches, the check before and the correction after."""
+
+from collections import Counter
+from typing import Annotated, Literal
+
+import msgspec
+
+from tallybook.core import errors
+from tallybook.entrypoints import metrics
+from tallybook.entrypoints.http.resources import usage_wire
+from tallybook.entrypoints.http.routing import Call, HotCall, Operation
+from tallybook.flows import check, correction, usage
+from tallybook.flows.usage import Settled, Source
+from tallybook.receive import events as receive
+
+SINGLE_BYTES_MAX = 16_384
+BATCH_BYTES_MAX = 262_144
+
+
+class Property(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of an event's properties."""
+
+    property: str
+    value: str
+
+
+class TrackUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """A usage event: `value` of a plain feature, or a model with its tokens. Documents the body; `receive` reads it."""
+
+    feature_code: str
+    customer_id: str
+    value: Annotated[float, msgspec.Meta(ge=0, le=1e9, description="at most 9 decimals; 1 when absent")] | None = None
+    event_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    timestamp: str | None = None
+    properties: list[Property] | None = None
+    model: str | None = None
+    input_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9, description="the whole prompt, cache included")] | None = None
+    output_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
+    cache_read_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
+    cache_write_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
+    cache_write1h_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
+    service_tier: str | None = None
+    web_search_requests: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    input_tokens_include_cache: bool | None = None
+
+
+class TrackUsageBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """Up to 100 events; each is taken or not on its own."""
+
+    events: Annotated[list[TrackUsage], msgspec.Meta(min_length=1, max_length=100)]
+
+
+class CheckUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """May this be used, and what would it cost?"""
+
+    feature_code: str
+    customer_id: str
+    quantity: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class SetUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """What the running period's total of a metered feature is to be."""
+
+    feature_code: str
+    customer_id: str
+    value: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+    reason: str | None = None
+
+
+class Consumption(msgspec.Struct, rename="camel"):
+    """What was deducted and what is left: credits, or money in rate scale (10000 = $1.00)."""
+
+    model: Literal["credits", "balance"]
+    deducted: float
+    remaining: float
+    blocked: bool
+
+
+class UsageEvent(msgspec.Struct, rename="camel", kw_only=True):
+    """A recorded event."""
+
+    id: str
+    feature_code: str
+    value: float
+    customer_id: str
+    event_id: str | None
+    ts: str
+    created_at: str
+    properties: list[Property]
+    consumption: Consumption | msgspec.UnsetType = msgspec.UNSET
+    object: str = "usage_event"
+    livemode: bool = False
+
+
+class BatchError(msgspec.Struct):
+    """Why an event of a batch was not taken."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None
+    details: object
+
+
+class BatchResult(msgspec.Struct, omit_defaults=True):
+    """What became of one event of a batch."""
+
+    status: Literal["accepted", "duplicate", "conflict", "rejected", "invalid", "retry"]
+    event: UsageEvent | None = None
+    error: BatchError | None = None
+
+
+class UsageBatch(msgspec.Struct, rename="camel", kw_only=True):
+    """One result per event, in the order they were sent, and how many there are of each kind."""
+
+    results: list[BatchResult]
+    accepted: int
+    duplicates: int
+    conflicts: int
+    rejected: int
+    invalid: int
+    retry: int
+    object: str = "usage_batch"
+    livemode: bool = False
+
+
+async def track(call: HotCall) -> usage_wire.Json:
+    """POST /usage/events. A repeat is a 409 that carries the original, or the original answer when the request is a replay."""
+    event = receive.parse_one(call.body)
+    [result] = await usage.track(call.services, Source(call.tenant, call.idempotency_key), [event])
+    status, failure = usage_wire.status(result)
+    metrics.count_usage(status, failure.code if failure else "")
+    if failure is not None:
+        raise failure
+    assert isinstance(result, Settled)
+    if status == "duplicate":
+        raise _duplicate(result)
+    return usage_wire.event(result)
+
+
+def _duplicate(settled: Settled) -> errors.Conflict:
+    event = settled.priced.event
+    message = f"Event {event.event_id} of customer {event.customer_id} was recorded before; `details` has the original."
+    return errors.Conflict("duplicate", message, param="eventId", details=usage_wire.event(settled))
+
+
+async def track_batch(call: HotCall) -> usage_wire.Json:
+    """POST /usage/events/batch. Always one result per event; an error of one never costs another."""
+    events = receive.parse_batch(call.body)
+    results = await usage.track(call.services, Source(call.tenant, call.idempotency_key), events)
+    for (status, code), count in Counter(map(usage_wire.status_and_code, results)).items():
+        metrics.count_usage(status, code, count)
+    return usage_wire.batch(results, livemode=call.tenant.livemode)
+
+
+async def check_usage(call: HotCall) -> usage_wire.Json:
+    """POST /usage/check."""
+    wanted = receive.parse_check(call.body)
+    return usage_wire.check(await check.check(call.services, call.tenant, wanted))
+
+
+async def set_usage(call: Call) -> usage_wire.Json:
+    """PUT /usage."""
+    wanted = receive.parse_set(msgspec.json.encode(call.body))
+    corrected = await correction.set_period_total(call.services, call.tenant, wanted, call.idempotency_key)
+    return usage_wire.adjustment(corrected, wanted, livemode=call.tenant.livemode)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/usage/events",
+        id="track-usage",
+        summary="Record one usage event, deduct it, and answer with what is left.",
+        permission="usage",
+        handler=track,
+        body=TrackUsage,
+        returns=UsageEvent,
+        hot=True,
+        body_max=SINGLE_BYTES_MAX,
+        example={"featureCode": "ai_chat", "customerId": "user_123", "model": "gpt-4o", "inputTokens": 1500, "outputTokens": 300},
+    ),
+    Operation(
+        method="POST",
+        path="/usage/events/batch",
+        id="track-usage-batch",
+        summary="Record up to 100 usage events; each gets its own result.",
+        permission="usage",
+        handler=track_batch,
+        body=TrackUsageBatch,
+        returns=UsageBatch,
+        hot=True,
+        body_max=BATCH_BYTES_MAX,
+    ),
+    Operation(
+        method="POST",
+        path="/usage/check",
+        id="check-usage-availability",
+        summary="Ask whether a customer may use something and what it would cost, without recording anything.",
+        permission="usage",
+        handler=check_usage,
+        body=CheckUsage,
+        hot=True,
+        reads=True,
+        body_max=SINGLE_BYTES_MAX,
+    ),
+    Operation(
+        method="PUT",
+        path="/usage",
+        id="set-usage",
+        summary="Set the running period's total of a metered feature; recorded as a signed adjustment.",
+        permission="usage",
+        handler=set_usage,
+        body=SetUsage,
+        body_max=SINGLE_BYTES_MAX,
+    ),
+)

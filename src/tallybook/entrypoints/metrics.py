@@ -1,0 +1,123 @@
+"""What Prometheus can ask. The only module that knows Prometheus; lower layers are handed functions.
+
+Several API processes share one port (SO_REUSEPORT), so a scrape reaches any one of them. With PROMETHEUS_MULTIPROC_DIR set
+(`metrics_files.prepare` does that before processes start) all of them, and the workers, keep their numbers in files of that folder, and
+whoever is asked answers for all. The other way, a port of its own for each process, would need the scraper to know how many there are.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from tallybook.charge.commands import Outcome
+from tallybook.core import errors
+from tallybook.flows import usage
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_BROKEN = 500
+"""From this status on the fault is not the caller's."""
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+REGISTRY = CollectorRegistry()
+USAGE_EVENTS = Counter(
+    "tallybook_usage_events_total",
+    "Usage events by what became of them: accepted, duplicate, conflict, refused, invalid or retry; refused, invalid and retry with a code.",
+    ["result", "reason"],
+    registry=REGISTRY,
+)
+TILL_QUEUE_DEPTH = Gauge(
+    "tallybook_till_queue_depth",
+    "Charges that wait for the till or are in flight.",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+TILL_CALL_SECONDS = Histogram(
+    "tallybook_till_call_seconds", "How long a call of the till took.", buckets=_SECONDS, registry=REGISTRY
+)
+TILL_CALL_CHARGES = Counter("tallybook_till_charges_total", "Charges that calls of the till carried.", registry=REGISTRY)
+ROLLUP_LAG_SECONDS = Gauge(
+    "tallybook_rollup_lag_seconds",
+    "Age of the oldest accepted entry that is not in the book yet.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+POOLS_FROZEN = Gauge(
+    "tallybook_pools_frozen",
+    "Customers whose pools did not reconcile and take no charges.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+HTTP_REQUESTS = Counter("tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY)
+HTTP_SECONDS = Histogram(
+    "tallybook_http_request_seconds",
+    "How long requests took, by operation; the usage path is measured by the till's calls.",
+    ["operation"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+
+_usage: dict[tuple[str, str], Counter] = {}
+_requests: dict[tuple[str, int], Counter] = {}
+
+
+def count_usage(results: Iterable[usage.Result]) -> None:
+    """Count what became of usage events. Only an event that this request recorded is `accepted`; a replay is a `duplicate`."""
+    accepted = 0
+    for result in results:
+        if isinstance(result, usage.Settled) and result.receipt.outcome is Outcome.ACCEPTED and not result.repeated:
+            accepted += 1
+        else:
+            _usage_counter(*_not_accepted(result)).inc()
+    if accepted:
+        _usage_counter("accepted", "").inc(accepted)
+
+
+def count_unread_usage(problem: errors.TallybookError) -> None:
+    """Count a usage request that was refused as a whole, before anything was known of its events."""
+    _usage_counter(_failed(problem), problem.code).inc()
+
+
+def _not_accepted(result: usage.Result) -> tuple[str, str]:
+    problem = result if isinstance(result, errors.TallybookError) else usage.refusal(result)
+    return ("duplicate", "") if problem is None else (_failed(problem), problem.code)
+
+
+def _failed(problem: errors.TallybookError) -> str:
+    if isinstance(problem, errors.BillingError):
+        return "refused"
+    if isinstance(problem, errors.Conflict):
+        return "conflict"
+    return "retry" if isinstance(problem, errors.Unavailable | errors.RateLimited) or problem.status >= _BROKEN else "invalid"
+
+
+def _usage_counter(result: str, reason: str) -> Counter:
+    counter = _usage.get((result, reason))
+    if counter is None:
+        counter = _usage[result, reason] = USAGE_EVENTS.labels(result, reason)
+    return counter
+
+
+def observe_till_call(charges: int, seconds: float) -> None:
+    """Count one call of the till."""
+    TILL_CALL_SECONDS.observe(seconds)
+    TILL_CALL_CHARGES.inc(charges)
+
+
+def count_request(operation: str, status: int) -> None:
+    """Count one answered request."""
+    counter = _requests.get((operation, status))
+    if counter is None:
+        counter = _requests[operation, status] = HTTP_REQUESTS.labels(operation, str(status))
+    counter.inc()
+
+
+def exposition(environment: Mapping[str, str] = os.environ) -> bytes:
+    """The text a scrape gets: of all processes when they share a folder, else of this one."""
+    if not environment.get(FOLDER_VARIABLE):
+        return generate_latest(REGISTRY)
+    everyone = CollectorRegistry()
+    MultiProcessCollector(everyone)  # pyright: ignore[reportNoUntypedCall] - the library types it no further
+    return generate_latest(everyone)

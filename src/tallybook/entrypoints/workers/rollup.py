@@ -1,0 +1,102 @@
+"""The loop that keeps the book up with the till's log. Any number of processes may run it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tallybook.core.clock import Clock
+from tallybook.entrypoints.workers import pause
+from tallybook.rollup import actions, store
+from tallybook.rollup.leases import Leases
+from tallybook.rollup.model import GapError, OffsetMovedError, PassResult
+from tallybook.storage import postgres, redis
+from tallybook.storage.postgres import Pool
+from tallybook.storage.redis import Redis
+
+_LOG = logging.getLogger(__name__)
+_GATHER_S = 0.1
+"""Between passes, so that each transaction carries many events; a pass that was cut short goes on at once."""
+_IDLE_S = 0.05
+_FAILED_S = 0.5
+_RENEW_S = 1.0
+_STOPPED_S = 10.0
+"""How long a partition with a gap rests before it is looked at, and complained about, again."""
+_OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """What the loop works with. `observe` is told of each pass, `observe_gap` of each look at a partition that lost entries."""
+
+    database: Pool
+    redis: Redis
+    postgres_url: str
+    partitions: int
+    clock: Clock
+    observe: Callable[[PassResult], None] = lambda _result: None
+    observe_gap: Callable[[GapError], None] = lambda _gap: None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the loop remembers from pass to pass. Times are the event loop's."""
+
+    leases: Leases
+    owned: list[int] = field(default_factory=list[int])
+    renew_at: float = 0.0
+    resting_until: dict[int, float] = field(default_factory=dict[int, float])
+
+
+async def run(rollup: Rollup, stop: asyncio.Event) -> None:
+    """Roll up until `stop` is set, then finish the pass and give the leases back. A store that is away is waited for."""
+    progress = _Progress(Leases(rollup.postgres_url, rollup.partitions))
+    try:
+        while not stop.is_set():
+            await pause.rest(stop, await _step(rollup, progress))
+    finally:
+        progress.leases.abandon()
+
+
+async def _step(rollup: Rollup, progress: _Progress) -> float:
+    """One pass over the owned partitions. Returns how many seconds to rest."""
+    now_s = asyncio.get_running_loop().time()
+    try:
+        if now_s >= progress.renew_at:
+            await _renew(rollup, progress)
+            progress.renew_at = now_s + _RENEW_S
+        working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
+        if not working:
+            return _RENEW_S / 4
+        result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock())
+    except OffsetMovedError as error:
+        _LOG.info("rollup: %s", error)
+        return _IDLE_S
+    except GapError as gap:
+        progress.resting_until[gap.partition] = now_s + _STOPPED_S
+        rollup.observe_gap(gap)
+        _LOG.critical("rollup stopped: %s", gap)
+        return 0.0
+    except _OUTSIDE as error:
+        progress.renew_at = 0.0
+        _LOG.warning("rollup waits: %s: %s", type(error).__name__, error)
+        return _FAILED_S
+    rollup.observe(result)
+    return _pause(result)
+
+
+def _pause(result: PassResult) -> float:
+    if result.quarantined:
+        _LOG.error("rollup: %d items of the log went to quarantine", result.quarantined)
+    if result.more:
+        return 0.0
+    return _GATHER_S if result.entries else _IDLE_S
+
+
+async def _renew(rollup: Rollup, progress: _Progress) -> None:
+    before = progress.owned
+    progress.owned = []
+    progress.owned = await progress.leases.renew()
+    if progress.owned != before:
+        await store.ensure_offsets(rollup.database, rollup.partitions)
+        _LOG.info("rollup: this worker now has partitions %s", progress.owned)

@@ -1,0 +1,35 @@
+"""May a customer use something, and what would it cost? The same decision as for a real event, without recording anything."""
+
+from dataclasses import dataclass
+
+from tallybook.catalog.model import FeatureTerms
+from tallybook.core import clock
+from tallybook.core.tenant import Tenant
+from tallybook.flows import access, price_event
+from tallybook.flows.access import Standing
+from tallybook.flows.price_event import Paying, Take
+from tallybook.flows.services import Services
+from tallybook.receive.model import Check
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Where the customer stands, what the usage would take, and whether the till would take it."""
+
+    standing: Standing
+    feature: FeatureTerms
+    take: Take
+    allowed: bool
+
+
+async def check(services: Services, tenant: Tenant, wanted: Check) -> Answer:
+    """Weigh a proposed usage. Raises as `price_event.price` does; an exhausted pool is an answer, not an error."""
+    standing = await access.standing(services, tenant, wanted.customer_id)
+    feature = price_event.usable_feature(wanted.feature_code, standing.period)
+    paying = Paying(standing.terms, standing.subscription, standing.period, feature)
+    take = price_event.take_from_pool(wanted, paying, services.book, clock.to_ms(standing.now))
+    left = standing.left(take.pool, take.opening)
+    if take.spare_pool:
+        left = max(left, 0) + standing.purchased_credits_left()
+    allowed = not standing.view.frozen and (not take.blocks or take.amount == 0 or left >= take.amount)
+    return Answer(standing, feature, take, allowed)

@@ -1,0 +1,195 @@
+"""Closing a usage period: stop it → prove that the book has read all of its usage → bill it → drop its pools.
+
+1. `begin`: the period becomes `closing` and the customer's terms get a new version, in one transaction.
+2. `publish`: the till learns of the new version. From here no event can take from the period's pools.
+3. `mark`: a tick is appended to the partition's log. Everything the period was charged stands before it.
+4. `catch_up`: wait until the book has read the log up to the tick.
+5. `settle`: one transaction computes the lines from the book, issues the invoice, closes the period, opens the next one.
+6. `expire`: the till drops the closed pools.
+
+Each step may be repeated after a crash and by several workers at once: rows are locked, and the invoice of a boundary is unique.
+Many periods are closed together, so that they share ticks and waiting.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from tallybook.charge.commands import Charge
+from tallybook.core import errors, ids, partitions, pools, usage_log
+from tallybook.core.pools import PoolKind
+from tallybook.core.tenant import Tenant
+from tallybook.flows import billing, terms
+from tallybook.flows.services import Services
+from tallybook.invoice import store as invoice_store
+from tallybook.invoice.model import Invoice
+from tallybook.storage import postgres
+from tallybook.storage.postgres import Connection
+from tallybook.subscriptions import actions as subscriptions
+from tallybook.subscriptions import clock_store, deadlines, period_store, store
+from tallybook.subscriptions.model import Subscription, UsagePeriod
+from tallybook.tenancy import actions as tenancy
+
+_LOG = logging.getLogger(__name__)
+BATCH = 200
+"""Periods closed together."""
+_POLL_S = 0.02
+CATCH_UP_S = 30.0
+"""How long one attempt waits for the book before it gives way to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A closed period, the subscription after it, and what was billed, if anything was."""
+
+    period: UsagePeriod
+    subscription: Subscription
+    invoice: Invoice | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A period that could not be billed. It stays `closing`; its neighbours are not held up."""
+
+    period: UsagePeriod
+    error: Exception
+
+
+async def close_due(services: Services) -> Sequence[Settled | Unsettled]:
+    """Close what is due by each tenant's clock, and whatever an earlier attempt left half closed. Returns what was done."""
+    until = services.clock() - timedelta(seconds=services.settings.period_grace_s)
+    async with services.database.acquire() as connection:
+        due = await period_store.due(connection, until, BATCH)
+    return await close(services, due)
+
+
+async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[Settled | Unsettled]:
+    """Take periods through all steps. Raises Unavailable (and the errors of a lost store) when they should be tried again later."""
+    if not periods:
+        return []
+    await begin(services, periods)
+    for tenant in {period.tenant.id: period.tenant for period in periods}.values():
+        await terms.publish(services, tenant)
+    await catch_up(services, await mark(services, periods))
+    results = [await _settle_one(services, period) for period in periods]
+    for tenant in {result.period.tenant.id: result.period.tenant for result in results}.values():
+        await terms.publish(services, tenant)
+    await expire(services, [result.period for result in results if isinstance(result, Settled)])
+    return results
+
+
+async def begin(services: Services, periods: Sequence[UsagePeriod]) -> None:
+    """Step 1: stop the periods from taking usage."""
+    for period in periods:
+        async with postgres.transaction(services.database) as connection:
+            if await period_store.begin_closing(connection, period, period.ends_at):
+                await tenancy.bump_customer_terms(connection, period.tenant, period.customer_id)
+
+
+async def mark(services: Services, periods: Sequence[UsagePeriod]) -> dict[int, int]:
+    """Step 3: a tick in each partition that has none yet for these periods. Returns the sequence to reach in each partition."""
+    unmarked = [period for period in periods if period.closing_seq is None]
+    ticks = {partition: await services.till.tick(partition) for partition in {_partition(services, period) for period in unmarked}}
+    async with postgres.transaction(services.database) as connection:
+        for period in unmarked:
+            await period_store.save_closing_seq(connection, period, ticks[_partition(services, period)])
+    goals = dict(ticks)
+    for period in periods:
+        partition = _partition(services, period)
+        goals[partition] = max(goals.get(partition, 0), period.closing_seq or 0)
+    return goals
+
+
+async def catch_up(services: Services, goals: dict[int, int]) -> None:
+    """Step 4: wait until the book has read these partitions that far. Raises Unavailable after `CATCH_UP_S`."""
+    deadline = asyncio.get_running_loop().time() + CATCH_UP_S
+    waiting = dict(goals)
+    while waiting:
+        async with services.database.acquire() as connection:
+            read = {partition: await invoice_store.rolled_up_to(connection, partition) for partition in waiting}
+        waiting = {partition: goal for partition, goal in waiting.items() if read[partition] < goal}
+        if waiting and asyncio.get_running_loop().time() > deadline:
+            behind = ", ".join(f"partition {partition}: {read[partition]} of {goal}" for partition, goal in sorted(waiting.items()))
+            raise errors.Unavailable("book_behind", f"The book has not read the log far enough to bill ({behind}).")
+        if waiting:
+            await asyncio.sleep(_POLL_S)
+
+
+async def _settle_one(services: Services, period: UsagePeriod) -> Settled | Unsettled:
+    try:
+        async with postgres.transaction(services.database) as connection:
+            return await settle(connection, period, services.clock())
+    except (errors.Unavailable, *postgres.TRANSIENT_ERRORS):
+        raise
+    except Exception as error:
+        _LOG.exception("period not settled", extra={"subscription_id": period.subscription_id, "starts_at": period.starts_at.isoformat()})
+        return Unsettled(period, error)
+
+
+async def settle(connection: Connection, period: UsagePeriod, real_now: datetime) -> Settled:
+    """Step 5, one transaction: bill the period, close it, and open the next one or end the subscription."""
+    subscription = await store.lock(connection, period.subscription_id)
+    current = await period_store.lock(connection, period)
+    if current.state == "closed":
+        return Settled(current, subscription, await invoice_store.at_boundary(connection, subscription.id, current.ends_at))
+    now = await tenancy.clock_now(connection, current.tenant, real_now)
+    invoice = await billing.bill(connection, subscription, current, now)
+    await period_store.close(connection, current, now)
+    moved = await subscriptions.move_on(connection, subscription, current, now)
+    if (subscription.status, moved.status) == ("trialing", "active"):
+        await billing.announce_activation(connection, current.tenant, moved, current.ends_at, invoice)
+    await tenancy.bump_customer_terms(connection, current.tenant, current.customer_id)
+    await clock_store.note(connection, current.tenant, deadlines.processed(current, moved, invoice))
+    return Settled(replace(current, state="closed"), moved, invoice)
+
+
+async def expire(services: Services, periods: Sequence[UsagePeriod]) -> None:
+    """Step 6: the till drops the pools of closed periods; what is left in them is gone."""
+    for period in periods:
+        async with services.database.acquire() as connection:
+            subscription = await store.by_id(connection, period.subscription_id)
+            names = await _pools_to_drop(connection, subscription, period)
+        if names:
+            await services.till.charge([_expiry(services, period, name) for name in names])
+        async with services.database.acquire() as connection:
+            await period_store.save_expired(connection, period, services.clock())
+
+
+async def expire_leftovers(services: Services) -> int:
+    """Drop pools that a crash has left after their period was closed. Returns how many periods there were."""
+    async with services.database.acquire() as connection:
+        periods = await period_store.unexpired(connection, BATCH)
+    await expire(services, periods)
+    return len(periods)
+
+
+async def _pools_to_drop(connection: Connection, subscription: Subscription, period: UsagePeriod) -> list[str]:
+    """The pools that end with a period. Balance and credits of a trial are granted once and end with the whole trial."""
+    found = await invoice_store.pools_of_period(connection, period.customer_id, subscription.id, period.span.key_s)
+    trial_ends_at = subscription.trial_ends_at
+    if trial_ends_at is None or period.starts_at >= trial_ends_at:
+        return [totals.pool for totals in found]
+    features = [totals.pool for totals in found if pools.parse(totals.pool).kind is PoolKind.FEATURE]
+    if period.ends_at < trial_ends_at and not subscriptions.has_ended(subscription, period.ends_at):
+        return features
+    granted = await invoice_store.pools_of_period(
+        connection, period.customer_id, subscription.id, int(subscription.started_at.timestamp())
+    )
+    return features + [totals.pool for totals in granted if pools.parse(totals.pool).kind is not PoolKind.FEATURE]
+
+
+def _expiry(services: Services, period: UsagePeriod, pool: str) -> Charge:
+    digest = ids.event_digest(period.tenant.id, period.customer_id, f"\x01expiry\x01{pool}")
+    record = usage_log.Record(usage_log.Kind.EXPIRY, period.tenant.id, period.customer_id, digest, pool, 0)
+    return Charge(_partition(services, period), record, 0)
+
+
+def _partition(services: Services, period: UsagePeriod) -> int:
+    return partition_of(services, period.tenant, period.customer_id)
+
+
+def partition_of(services: Services, tenant: Tenant, customer_id: int) -> int:
+    """Where a customer's pools and log entries are."""
+    return partitions.of(tenant.id, customer_id, services.settings.partitions)

@@ -1,0 +1,42 @@
+"""An organization's own prices: which of them holds for a model at a time."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tallybook.pricing.rates import Price
+
+BEGINNING_MS = -(1 << 62)
+PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,127}", re.ASCII)
+"""Model ids, and globs in which `*` stands for anything. The other wildcards of shells mean nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A price that a tenant set for the models of a pattern, from a time on and, once it was ended, up to a time (exclusive)."""
+
+    id: int
+    pattern: str
+    effective_from_ms: int
+    effective_to_ms: int | None
+    price: Price
+
+    def in_force_at(self, at_ms: int) -> bool:
+        """Whether it holds at that time."""
+        return self.effective_from_ms <= at_ms and (self.effective_to_ms is None or at_ms < self.effective_to_ms)
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether the pattern can stand for several models."""
+    return "*" in pattern
+
+
+def matching(candidates: Iterable[Override], model_id: str) -> tuple[Override, ...]:
+    """The overrides that name this model, strongest first: the exact id, then the most literal glob, then the newest."""
+    found = [each for each in candidates if fnmatchcase(model_id, each.pattern)]
+    return tuple(sorted(found, key=_strength, reverse=True))
+
+
+def _strength(each: Override) -> tuple[bool, int, int, int]:
+    return not is_glob(each.pattern), len(each.pattern.replace("*", "")), each.effective_from_ms, each.id

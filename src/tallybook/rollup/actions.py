@@ -1,0 +1,113 @@
+"""One pass of the rollup: read what the book does not hold yet, write it with the offset in one transaction, then trim."""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from tallybook.core import clock
+from tallybook.rollup import aggregate, log_reader, store
+from tallybook.rollup.model import Effects, GapError, Offset, PassResult, RawEntry
+from tallybook.storage import postgres
+from tallybook.storage.postgres import Pool
+from tallybook.storage.redis import Redis
+
+_ATTEMPTS = 3
+_DECEMBER = 12
+
+
+async def roll_up(database: Pool, client: Redis, owned: Sequence[int], now: datetime) -> PassResult:
+    """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 20,000 events at most.
+
+    Raises OffsetMovedError when another worker was faster, GapError when an entry is missing (after writing what comes before it and the
+    other partitions), and what Postgres or Redis raise; in each case the pass counted wholly or not at all, and the next one begins
+    where the book stands.
+    """
+    after = await store.offsets(database, owned)
+    entries, more = await log_reader.read(client, after)
+    if not entries:
+        return PassResult()
+    passed, whole, gap = _dense(entries, after)
+    result = await _book(database, passed, whole, now) if passed else PassResult()
+    await log_reader.trim(client, [(offset.partition, offset.last) for offset in passed])
+    if gap is not None and await _still_stands(database, gap):
+        raise gap
+    return dataclasses.replace(result, more=more)
+
+
+async def _book(database: Pool, passed: Sequence[Offset], entries: Sequence[RawEntry], now: datetime) -> PassResult:
+    try:
+        effects = await asyncio.to_thread(aggregate.effects, entries, now)
+        await _write(database, passed, effects, now)
+    except postgres.TRANSIENT_ERRORS:
+        raise
+    except (postgres.PostgresError, aggregate.UnstorableError):
+        return PassResult(0, len(entries), await _write_apart(database, entries, now))
+    return PassResult(effects.events, len(entries), len(effects.quarantined), _lag_ms(effects.oldest_accepted_at, now))
+
+
+def _dense(entries: Sequence[RawEntry], after: Mapping[int, int]) -> tuple[list[Offset], list[RawEntry], GapError | None]:
+    """The offsets and entries up to the first missing sequence of each partition, and the first gap."""
+    last = dict(after)
+    whole: list[RawEntry] = []
+    gap: GapError | None = None
+    broken: set[int] = set()
+    for entry in entries:
+        expected = last[entry.partition] + 1
+        if entry.partition in broken:
+            continue
+        if entry.seq != expected:
+            broken.add(entry.partition)
+            gap = gap or GapError(entry.partition, expected, entry.seq)
+            continue
+        last[entry.partition] = entry.seq
+        whole.append(entry)
+    passed = [Offset(partition, after[partition], seq) for partition, seq in sorted(last.items()) if seq > after[partition]]
+    return passed, whole, gap
+
+
+async def _still_stands(database: Pool, gap: GapError) -> bool:
+    """Whether the book still waits for the missing entry: another worker may have taken and trimmed it meanwhile."""
+    return (await store.offsets(database, [gap.partition]))[gap.partition] < gap.expected
+
+
+async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime) -> None:
+    """Commit offsets and effects together, trying again when Postgres says that this may help."""
+    await _make_missing_months(database, effects, now)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            async with postgres.transaction(database) as connection:
+                await store.commit(connection, passed, effects, now)
+        except postgres.TRANSIENT_ERRORS:
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            return
+
+
+async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime) -> int:
+    """Commit entry by entry after Postgres refused them together, setting aside whole those it refuses alone. Returns how many."""
+    refused = 0
+    for entry in entries:
+        passed = [Offset(entry.partition, entry.seq - 1, entry.seq)]
+        try:
+            await _write(database, passed, aggregate.effects([entry], now), now)
+        except postgres.TRANSIENT_ERRORS:
+            raise
+        except (postgres.PostgresError, aggregate.UnstorableError) as error:
+            await _write(database, passed, aggregate.set_aside(entry, f"{type(error).__name__}: {error}"), now)
+            refused += 1
+    return refused
+
+
+async def _make_missing_months(database: Pool, effects: Effects, now: datetime) -> None:
+    """Months of these events, and the coming one so that nobody waits for it at midnight."""
+    coming = (now.year + 1, 1) if now.month == _DECEMBER else (now.year, now.month + 1)
+    wanted = {*effects.months, (now.year, now.month), coming}
+    if {store.month_name(*month) for month in wanted} - await store.months_made(database):
+        async with postgres.transaction(database) as connection:
+            await store.make_months(connection, sorted(wanted))
+
+
+def _lag_ms(oldest: datetime | None, now: datetime) -> int:
+    return 0 if oldest is None else max(0, clock.to_ms(now) - clock.to_ms(oldest))

@@ -1,0 +1,104 @@
+"""The only SQL that writes the book's offsets, events, totals, pools, ledger and quarantine."""
+
+import io
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import IO, Protocol, cast
+
+from tallybook.rollup import rules
+from tallybook.rollup.aggregate import EVENT_COLUMNS
+from tallybook.rollup.model import Effects, Offset, OffsetMovedError, Quarantined
+from tallybook.storage import queries
+from tallybook.storage.postgres import Connection, Querying
+
+_SQL = queries.load("tallybook.rollup")
+
+
+class _Copying(Protocol):
+    async def copy_to_table(self, table_name: str, *, source: IO[bytes], columns: Sequence[str], format: str) -> str: ...
+
+
+async def ensure_offsets(connection: Querying, partitions: int) -> None:
+    """Give partitions 0 … `partitions` - 1 an offset of 0 where they have none."""
+    await connection.execute(_SQL["ensure_offsets"], list(range(partitions)))
+
+
+async def offsets(connection: Querying, partitions: Iterable[int]) -> dict[int, int]:
+    """The last log sequence in the book, by partition."""
+    rows = await connection.fetch(_SQL["offsets"], sorted(partitions))
+    return {row["partition"]: row["last_seq"] for row in rows}
+
+
+async def commit(connection: Connection, passed: Sequence[Offset], effects: Effects, rolled_at: datetime) -> None:
+    """Write a pass: offsets and effects, in the caller's one transaction.
+
+    Raises OffsetMovedError when an offset is not where the pass began; the transaction must then be rolled back.
+    """
+    await advance(connection, passed, effects, rolled_at)
+    await write(connection, effects)
+
+
+async def advance(connection: Connection, passed: Sequence[Offset], effects: Effects, rolled_at: datetime) -> None:
+    """Compare-and-set the offsets. Raises OffsetMovedError when any of them has moved."""
+    moved = await connection.fetch(
+        _SQL["advance_offsets"],
+        [offset.partition for offset in passed],
+        [offset.previous for offset in passed],
+        [offset.last for offset in passed],
+        [effects.accepted_at.get(offset.partition) for offset in passed],
+        rolled_at,
+    )
+    if len(moved) != len(passed):
+        expected = {offset.partition for offset in passed} - {row["partition"] for row in moved}
+        raise OffsetMovedError(f"partitions {sorted(expected)} were rolled up by another worker")
+
+
+async def write(connection: Connection, effects: Effects) -> None:
+    """Everything a pass does to the book besides its offsets. Rows go in primary key order."""
+    if effects.events:
+        await _copy_events(connection, effects.events_csv)
+    await _add(connection, "add_hourly", effects.hourly)
+    await _add(connection, "add_pools", effects.pools)
+    await _add(connection, "add_ledger", effects.ledger)
+    await _add(connection, "add_quarantined", [_quarantine_row(item) for item in effects.quarantined])
+
+
+async def _copy_events(connection: Connection, csv: bytes) -> None:
+    copying = cast("_Copying", connection)
+    await copying.copy_to_table("usage_events", source=io.BytesIO(csv), columns=EVENT_COLUMNS, format="csv")
+
+
+async def _add(connection: Connection, query: str, rows: Sequence[Sequence[object]]) -> None:
+    if rows:
+        await connection.execute(_SQL[query], *map(list, zip(*rows, strict=True)))
+
+
+def _quarantine_row(item: Quarantined) -> tuple[object, ...]:
+    return item.partition, item.seq, item.position, item.reason.replace("\0", "\\0")[:500], item.payload
+
+
+async def months_made(connection: Querying) -> set[str]:
+    """Names of the month partitions that exist."""
+    return {row["name"] for row in await connection.fetch(_SQL["months_made"])}
+
+
+def month_name(year: int, month: int) -> str:
+    """The table that holds the raw events of one month of arrival."""
+    return f"usage_events_{year:04d}_{month:02d}"
+
+
+async def make_months(connection: Connection, months: Iterable[tuple[int, int]]) -> None:
+    """Make the month partitions that are missing, in the caller's transaction; safe when several processes do it at once.
+
+    A table is made beside the parent and attached, which blocks neither reading nor writing of the other months.
+    """
+    await connection.execute(_SQL["lock_months"])
+    made = await months_made(connection)
+    for year, month in months:
+        name = month_name(year, month)
+        if name in made:
+            continue
+        starts_at, ends_at = rules.month_bounds(year, month)
+        bounds = f"FROM ('{starts_at.isoformat()}') TO ('{ends_at.isoformat()}')"
+        await connection.execute(f"CREATE TABLE {name} (LIKE usage_events INCLUDING ALL)")
+        await connection.execute(f"ALTER TABLE usage_events ATTACH PARTITION {name} FOR VALUES {bounds}")

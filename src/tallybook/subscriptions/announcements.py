@@ -1,0 +1,53 @@
+"""What subscriptions tell the outside about themselves. Payloads name the customer as the caller does, where it has a name for it."""
+
+from tallybook.core import clock
+from tallybook.core.tenant import Tenant
+from tallybook.storage.postgres import Connection
+from tallybook.subscriptions.model import Subscription
+from tallybook.subscriptions.rules import Period
+from tallybook.tenancy import actions as tenancy
+
+
+async def created(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
+    """A subscription exists now."""
+    about = {
+        "planId": subscription.plan_public_id,
+        "planName": subscription.plan_name,
+        "startDate": clock.iso(subscription.started_at),
+        "name": subscription.name,
+    }
+    await tenancy.announce(connection, tenant, "subscription.created", _identity(subscription) | about)
+
+
+async def activated(
+    connection: Connection, tenant: Tenant, subscription: Subscription, cycle: Period, invoice: dict[str, object]
+) -> None:
+    """A subscription became active: at once, or after its trial. `invoice` says what was billed for it."""
+    about = {"currentPeriodStart": clock.iso(cycle.starts_at), "currentPeriodEnd": clock.iso(cycle.ends_at), "name": subscription.name}
+    await tenancy.announce(connection, tenant, "subscription.activated", _identity(subscription) | about | invoice)
+
+
+async def updated(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
+    """A cancellation was scheduled or taken back."""
+    await tenancy.announce(connection, tenant, "subscription.updated", _identity(subscription) | _ending(subscription))
+
+
+async def canceled(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
+    """A subscription has ended."""
+    await tenancy.announce(connection, tenant, "subscription.canceled", _identity(subscription) | _ending(subscription))
+
+
+def _identity(subscription: Subscription) -> dict[str, object]:
+    return {
+        "subscriptionId": subscription.public_id,
+        "customerId": subscription.customer_external_id or subscription.customer_public_id,
+        "status": subscription.status,
+    }
+
+
+def _ending(subscription: Subscription) -> dict[str, object]:
+    return {
+        "canceledAt": None if subscription.canceled_at is None else clock.iso(subscription.canceled_at),
+        "cancelReason": subscription.cancel_reason,
+        "endDate": None if subscription.cancel_at is None else clock.iso(subscription.cancel_at),
+    }

@@ -1,0 +1,147 @@
+"""The rollup loop: leases shared between workers, taken over from dead ones, and what the loop says when something is wrong."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tallybook.entrypoints.workers import rollup as worker
+from tallybook.entrypoints.workers.rollup import Rollup
+from tallybook.rollup.leases import Leases
+from tallybook.rollup.model import GapError, PassResult
+from tallybook.storage import postgres
+from tallybook.storage.postgres import Pool
+from tallybook.storage.redis import Redis
+from tests.support import book as books
+from tests.support import log_builder as log
+from tests.support.book import Book
+
+
+@pytest.fixture
+async def book(database: Pool, redis_client: Redis) -> Book:
+    return await books.empty(database, redis_client)
+
+
+async def eventually(reached: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until the condition holds; a test that waits in vain is stopped by whoever runs it."""
+    while not await reached():
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(rollup: Rollup) -> AsyncGenerator[asyncio.Task[None]]:
+    """The loop, stopped at the end."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(rollup, stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await task
+
+
+def loop_over(book: Book, postgres_url: str, gaps: list[GapError] | None = None, passes: list[PassResult] | None = None) -> Rollup:
+    return Rollup(
+        book.database,
+        book.redis,
+        postgres_url,
+        books.PARTITIONS,
+        lambda: books.NOW,
+        observe=(passes if passes is not None else []).append,
+        observe_gap=(gaps if gaps is not None else []).append,
+    )
+
+
+async def test_workers_share_the_partitions_fairly_and_take_over_from_a_dead_one(postgres_url: str) -> None:
+    first, second, third = (Leases(postgres_url, 8) for _ in range(3))
+    assert await first.renew() == list(range(8))
+    assert await second.renew() == []
+    assert len(await first.renew()) == 4
+    assert len(await second.renew()) == 4
+    await third.renew()
+    shares = [await leases.renew() for leases in (first, second, third)]
+    shares = [await leases.renew() for leases in (first, second, third)]
+    assert sorted(partition for share in shares for partition in share) == list(range(8))
+    first.abandon()
+    second.abandon()
+    while len(owned := await third.renew()) < 8:
+        await asyncio.sleep(0.02)
+    assert owned == list(range(8))
+    third.abandon()
+
+
+async def test_a_worker_whose_lease_connection_was_killed_gives_up_and_begins_anew(database: Pool, postgres_url: str) -> None:
+    leases = Leases(postgres_url, 4)
+    await leases.renew()
+    await database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tallybook rollup leases'")
+    with pytest.raises(postgres.TRANSIENT_ERRORS):
+        while True:
+            await leases.renew()
+            await asyncio.sleep(0.01)
+    while len(await leases.renew()) < 4:
+        await asyncio.sleep(0.02)
+    leases.abandon()
+
+
+async def test_the_loop_keeps_the_book_up_with_the_log_and_stops_when_told(book: Book, postgres_url: str) -> None:
+    passes: list[PassResult] = []
+    async with running(loop_over(book, postgres_url, passes=passes)):
+        for seq in range(1, 21):
+            await book.append(seq % 2, (seq + 1) // 2, log.entry([log.usage(f"e{seq}")]))
+
+        async def is_complete() -> bool:
+            return await book.number("SELECT count(*) FROM usage_events") == 20
+
+        await eventually(is_complete)
+    assert sum(result.events for result in passes) == 20
+    assert max(result.lag_ms for result in passes) == 5_000
+    assert await book.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2") == 0
+
+
+async def test_three_loops_at_once_count_each_event_once(book: Book, postgres_url: str) -> None:
+    async with running(loop_over(book, postgres_url)), running(loop_over(book, postgres_url)), running(loop_over(book, postgres_url)):
+        for seq in range(1, 101):
+            for partition in range(books.PARTITIONS):
+                await book.append(partition, seq, log.entry([log.usage(f"{partition}-{seq}", 3)]))
+
+        async def is_complete() -> bool:
+            return await book.number("SELECT sum(last_seq) FROM log_offsets") == 400
+
+        await eventually(is_complete)
+    assert await book.number("SELECT count(*) FROM usage_events") == 400
+    assert await book.number("SELECT sum(charged) FROM pool_balances") == 1200
+
+
+async def test_a_gap_is_told_and_the_other_partitions_go_on(book: Book, postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    gaps: list[GapError] = []
+    await book.append(0, 2, log.entry([log.usage("after the gap")]))
+    async with running(loop_over(book, postgres_url, gaps=gaps)):
+        await book.append(1, 1, log.entry([log.usage("elsewhere")]))
+
+        async def went_on() -> bool:
+            return await book.offset(1) == 1 and bool(gaps)
+
+        await eventually(went_on)
+    assert (gaps[0].partition, gaps[0].expected, gaps[0].found) == (0, 1, 2)
+    assert await book.offset(0) == 0
+    assert "refusing to skip" in caplog.text
+
+
+async def test_the_loop_survives_losing_every_connection_to_postgres(book: Book, postgres_url: str) -> None:
+    async with running(loop_over(book, postgres_url)):
+        for seq in range(1, 6):
+            await book.append(0, seq, log.entry([log.usage(f"e{seq}", 2)]))
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            killer = await postgres.connect_one(postgres_url)
+            await killer.execute(others)
+            await killer.close()
+
+        async def is_complete() -> bool:
+            try:
+                return await book.offset() == 5
+            except postgres.TRANSIENT_ERRORS:
+                return False
+
+        await eventually(is_complete)
+    assert await book.number("SELECT sum(charged) FROM pool_balances") == 10

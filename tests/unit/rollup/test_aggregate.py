@@ -1,0 +1,222 @@
+"""What a run of log entries does to the book."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallybook.core.usage_log import Kind, Record
+from tallybook.rollup import aggregate, decoding
+from tallybook.rollup.model import Effects, RawEntry
+from tests.support import log_builder as log
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = log.ACCEPTED_MS // 3_600_000
+
+
+def effects(*entries: RawEntry) -> Effects:
+    return aggregate.effects(entries, NOW)
+
+
+def row_of(found: Effects, line: int = 0) -> dict[str, str]:
+    """One CSV line by column; for lines without quotes."""
+    return dict(zip(aggregate.EVENT_COLUMNS, found.events_csv.decode().splitlines()[line].split(","), strict=True))
+
+
+def test_a_usage_event_is_charged_to_its_pool_its_hour_and_the_ledger() -> None:
+    found = effects(log.raw(1, [log.usage("a", 40, cost_nano=30, price_id=9, input_tokens=7)], [log.opening("", "100")]))
+    assert found.hourly == [(1, 1, 3, HOUR, log.PERIOD_S, 9, 1, 10**9, 40, 30, 7, 0, 0, 0)]
+    assert found.pools == [(1, log.POOL, 1, 100, 40, 0, 0, False)]
+    assert found.ledger == [(1, log.POOL, HOUR, "charge", 1, -40, 1), (1, log.POOL, HOUR, "opening", 1, 100, 1)]
+    assert row_of(found)["amount"] == "40"
+    assert found.months == [(2025, 11)]
+
+
+def test_the_part_that_purchased_credits_paid_is_theirs_and_not_the_plans() -> None:
+    found = effects(log.raw(1, [(log.usage("a", 10), "6")]))
+    assert found.pools == [(1, log.POOL, 1, 0, 4, 0, 0, False), (1, "credits", 1, 0, 6, 0, 0, False)]
+    assert (row_of(found)["amount"], row_of(found)["spare_amount"]) == ("10", "6")
+    assert found.hourly[0][8] == 10
+
+
+def test_an_adjustment_adds_and_its_event_row_says_taken_with_the_sign_turned() -> None:
+    found = effects(log.raw(1, [log.change(Kind.ADJUSTMENT, 25), log.change(Kind.ADJUSTMENT, -5)]))
+    assert found.pools == [(1, log.POOL, 1, 0, 0, 20, 0, False)]
+    assert [row_of(found, line)["amount"] for line in (0, 1)] == ["-25", "5"]
+    assert found.hourly == []
+
+
+def test_a_set_adjusts_by_the_difference_to_what_was_left() -> None:
+    found = effects(log.raw(1, [(log.change(Kind.SET, 70), "100")]))
+    assert found.pools == [(1, log.POOL, 1, 0, 0, -30, 0, False)]
+    assert row_of(found)["amount"] == "30"
+
+
+def test_an_expiry_takes_what_was_left_and_closes_the_pool() -> None:
+    found = effects(log.raw(1, [log.usage("a", 10), (log.change(Kind.EXPIRY), "90")], [log.opening("", "100")]))
+    assert found.pools == [(1, log.POOL, 1, 100, 10, 0, 90, True)]
+
+
+def test_a_pool_that_is_opened_again_after_its_expiry_is_not_closed() -> None:
+    expired = log.raw(1, [(log.change(Kind.EXPIRY), "0")])
+    opened = log.raw(2, [], [log.opening("", "5")])
+    assert effects(expired, opened).pools[0][-1] is False
+    assert effects(log.raw(1, [], [log.opening("", "5")]), log.raw(2, [(log.change(Kind.EXPIRY), "5")])).pools[0][-1] is True
+
+
+def test_opening_a_pool_again_counts_only_the_difference() -> None:
+    found = effects(log.raw(1, [], [log.opening("", "100")]), log.raw(2, [], [log.opening("100", "250")]))
+    assert found.pools == [(1, log.POOL, 1, 250, 0, 0, 0, False)]
+
+
+def test_a_tick_changes_nothing() -> None:
+    found = effects(log.raw(1, [log.tick()]))
+    assert (found.events, found.hourly, found.pools, found.ledger, found.quarantined) == (0, [], [], [], [])
+
+
+def test_sums_go_beyond_64_bits_without_wrapping() -> None:
+    large = 9 * 10**18
+    found = effects(log.raw(1, [log.usage(str(n), large, quantity_nano=large) for n in range(5)]))
+    assert found.hourly[0][7:9] == (5 * large, 5 * large)
+    assert found.pools[0][4] == 5 * large
+    assert found.ledger[0][5] == -5 * large
+
+
+def test_a_usage_event_without_a_pool_is_counted_and_charges_nothing() -> None:
+    found = effects(log.raw(1, [log.usage("a", 0, pool="")]))
+    assert found.events == 1
+    assert found.pools == []
+
+
+def test_rows_are_sorted_by_the_primary_keys_of_their_tables() -> None:
+    entries = [log.raw(n, [log.usage(f"{n}", customer_id=50 - n, pool=f"{n}.b.1")], partition=n % 3) for n in range(1, 40)]
+    found = effects(*entries)
+    for rows, width in ((found.hourly, 6), (found.pools, 2), (found.ledger, 4)):
+        keys = [row[:width] for row in rows]
+        assert all(before < after for before, after in pairwise(keys))
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (log.usage("nul\0"), "event_id contains NUL"),
+        (log.usage("a", model="m\0"), "model contains NUL"),
+        (log.usage("a", properties={"k": "\0"}), "properties contain NUL"),
+        (log.usage("a", quantity_nano=2**63), "beyond 64 bits"),
+        (log.usage("a", feature_id=2**31), "beyond 32 bits"),
+        (log.usage("a", web_searches=-(2**31) - 1), "beyond 32 bits"),
+        (log.usage("a", occurred_at_ms=-1), "is no time"),
+        (log.usage("a", period_start_s=10**15), "is no time"),
+    ],
+)
+def test_an_event_that_cannot_be_stored_is_quarantined_but_its_pool_is_charged(record: Record, reason: str) -> None:
+    found = effects(log.raw(4, [log.usage("good", 2), record]))
+    assert found.events == 1
+    assert [(item.seq, item.position) for item in found.quarantined] == [(4, 1)]
+    assert reason in found.quarantined[0].reason
+    assert found.pools[0][4] == 2 + record.amount
+    assert msgspec.msgpack.decode(found.quarantined[0].payload)[0][5] == record.amount
+
+
+@pytest.mark.parametrize(
+    ("record", "outcome"),
+    [
+        (log.usage("a", 2**63), ""),
+        (log.usage("a", -1), ""),
+        (log.usage("a", 5), "6"),
+        (log.usage("a", 5), "-1"),
+        (log.usage("a", 5), "1e3"),
+        (log.usage("a", 5, pool="x\0"), ""),
+        (log.usage("a", 5, pool="x" * 201), ""),
+        (log.usage("a", 5, customer_id=-1), ""),
+        (Record(9, 1, 1, b"", log.POOL, 5), ""),
+        (log.change(Kind.SET, 5), "9" * 20),
+    ],
+)
+def test_a_record_whose_effect_is_unknown_changes_no_pool(record: Record, outcome: str) -> None:
+    found = effects(log.raw(1, [(record, outcome), log.usage("good", 2, pool="good")]))
+    assert found.events == 1
+    assert len(found.quarantined) == 1
+    assert found.pools == [(1, "good", 1, 0, 2, 0, 0, False)]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode((2, log.ACCEPTED_MS, [], [])), log.entry([], accepted_at_ms=5)])
+def test_bytes_that_are_no_entry_are_quarantined_whole(data: bytes) -> None:
+    found = effects(RawEntry(3, 8, data), log.raw(9, [log.usage("a")], partition=3))
+    assert [(item.partition, item.seq, item.position, item.payload) for item in found.quarantined] == [(3, 8, None, data)]
+    assert found.events == 1
+
+
+def test_an_item_of_the_wrong_shape_does_not_take_its_neighbours_along() -> None:
+    data = msgspec.msgpack.encode((1, log.ACCEPTED_MS, [(log.usage("a"), ""), ("what", ""), (log.usage("b"), "")], [("x", "y")]))
+    found = effects(RawEntry(0, 1, data))
+    assert found.events == 2
+    assert [item.position for item in found.quarantined] == [1, -1]
+
+
+def test_an_opening_that_is_no_amount_is_quarantined() -> None:
+    found = effects(log.raw(1, [log.usage("a")], [log.opening("", "ten"), log.opening("", "10")]))
+    assert [item.position for item in found.quarantined] == [-1]
+    assert found.pools[0][3] == 10
+
+
+_ITEMS = st.tuples(
+    st.sampled_from([Kind.USAGE, Kind.ADJUSTMENT, Kind.SET, Kind.EXPIRY, Kind.TICK]),
+    st.integers(1, 3),
+    st.sampled_from(["a", "b", "credits"]),
+    st.integers(0, 10**15),
+    st.integers(0, 10**15),
+)
+
+
+def _item(kind: Kind, customer_id: int, pool: str, amount: int, other: int) -> tuple[Record, str]:
+    outcome = {Kind.USAGE: str(min(amount, other) if pool != "credits" else 0), Kind.SET: str(other), Kind.EXPIRY: str(other)}
+    record = log.usage("e", amount, customer_id=customer_id, pool=pool) if kind == Kind.USAGE else log.change(kind, amount, customer_id=customer_id, pool=pool)
+    return record, outcome.get(kind, "")
+
+
+def _left(items: Sequence[tuple[Record, str]]) -> dict[tuple[int, str], int]:
+    """What the pools are left with, one record after the other."""
+    left: dict[tuple[int, str], int] = defaultdict(int)
+    for record, outcome in items:
+        key = (record.customer_id, record.pool)
+        if record.kind == Kind.USAGE:
+            left[key] -= record.amount - int(outcome)
+            left[record.customer_id, "credits"] -= int(outcome)
+        elif record.kind == Kind.ADJUSTMENT:
+            left[key] += record.amount
+        elif record.kind == Kind.SET:
+            left[key] += record.amount - int(outcome)
+        elif record.kind == Kind.EXPIRY:
+            left[key] -= int(outcome)
+    return {key: value for key, value in left.items() if value}
+
+
+@given(st.lists(_ITEMS, max_size=30))
+def test_pools_and_ledger_say_what_applying_one_record_after_the_other_says(drawn: list[tuple[Kind, int, str, int, int]]) -> None:
+    items = [_item(*values) for values in drawn]
+    found = effects(*[log.raw(seq, [item]) for seq, item in enumerate(items, 1)])
+    pools = {(row[0], row[1]): row[3] + row[5] - row[4] - row[6] for row in found.pools}
+    ledger: dict[tuple[int, str], int] = defaultdict(int)
+    for row in found.ledger:
+        ledger[row[0], row[1]] += row[5]
+    expected = _left(items)
+    assert {key: value for key, value in pools.items() if value} == expected
+    assert {key: value for key, value in ledger.items() if value} == expected
+
+
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=5))
+def test_no_bytes_make_it_fail_and_none_of_them_vanish(blobs: list[bytes]) -> None:
+    found = effects(*[RawEntry(0, seq, data) for seq, data in enumerate(blobs, 1)])
+    assert {item.seq for item in found.quarantined} == set(range(1, len(blobs) + 1))
+
+
+@given(st.lists(_ITEMS, max_size=10))
+def test_distrust_finds_the_same_records_as_trust(drawn: list[tuple[Kind, int, str, int, int]]) -> None:
+    entries = [log.raw(1, [_item(*values) for values in drawn], [log.opening("", "4")])]
+    assert decoding.decode(entries) == decoding.decode(entries, distrust=True)
