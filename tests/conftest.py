@@ -1,6 +1,6 @@
 """Real stores for tests: one private Postgres and Redis a test process, a fresh database and an empty Redis a test module.
 
-`postgres_url`, `redis_url`: URLs · `database`: a pool on that database · `redis_client`: a client · `stores`: the servers themselves.
+`postgres_url`, `redis_url`: URLs · `database`: a pool on that database · `redis_client`: a client · `stores`: the servers.
 The servers start on first use, listen on private sockets only, and are stopped by process id even when the run is interrupted.
 """
 

@@ -105,9 +105,8 @@ def require_stores(settings: Settings) -> None:
 
 def _consistent(settings: Settings) -> Settings:
     if settings.hot_window_h > settings.retention_days * 24:
-        raise SettingsError(
-            f"{PREFIX}HOT_WINDOW_H is {settings.hot_window_h}, more than the {settings.retention_days} days of {PREFIX}RETENTION_DAYS"
-        )
+        retention = f"the {settings.retention_days} days of {PREFIX}RETENTION_DAYS"
+        raise SettingsError(f"{PREFIX}HOT_WINDOW_H is {settings.hot_window_h}, more than {retention}")
     return settings
 
 

@@ -76,9 +76,10 @@ async def test_entries_are_trimmed_only_after_their_commit(book: Book, monkeypat
     async def fail(_connection: Connection, _effects: Effects) -> None:
         raise RuntimeError("killed")
 
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patched:
         patched.setattr(store, "write", fail)
-        await book.roll_up()
+        with pytest.raises(RuntimeError):
+            await book.roll_up()
     assert len(await log_reader.read_between(book.redis, 0, 0, 9)) == 5
     await book.roll_up()
     assert len(await log_reader.read_between(book.redis, 0, 0, 9)) <= 1
@@ -94,9 +95,10 @@ async def test_a_kill_between_offset_and_effects_leaves_neither(book: Book, monk
         connection.terminate()
         raise ConnectionResetError
 
-    with monkeypatch.context() as patched, pytest.raises(postgres.TRANSIENT_ERRORS):
+    with monkeypatch.context() as patched:
         patched.setattr(store, step, then_die)
-        await book.roll_up()
+        with pytest.raises(postgres.TRANSIENT_ERRORS):
+            await book.roll_up()
     assert await book.offset() == 0
     assert await book.number("SELECT count(*) FROM usage_events") == 0
     await book.roll_up()
@@ -247,7 +249,12 @@ async def test_random_entries_leave_the_book_with_equal_sums(book: Book) -> None
     noise = os.urandom(600)
     for seq in range(1, 41):
         records = [
-            log.usage(f"{seq}-{n}", noise[seq * n % 600], customer_id=noise[n + seq] % 5 + 1, occurred_at_ms=log.ACCEPTED_MS - n * 3_600_000)
+            log.usage(
+                f"{seq}-{n}",
+                noise[seq * n % 600],
+                customer_id=noise[n + seq] % 5 + 1,
+                occurred_at_ms=log.ACCEPTED_MS - n * 3_600_000,
+            )
             for n in range(1, 12)
         ]
         await book.append(0, seq, log.entry([*records, log.change(Kind.ADJUSTMENT, seq)]))
@@ -258,4 +265,6 @@ async def test_random_entries_leave_the_book_with_equal_sums(book: Book) -> None
     assert events == await book.number("SELECT sum(amount) FROM usage_hourly")
     assert events == await book.number("SELECT sum(charged) FROM pool_balances")
     assert await book.number("SELECT sum(balance) FROM pool_balances") == await book.number("SELECT sum(amount) FROM pool_ledger")
-    assert await book.number("SELECT -sum(amount) FROM usage_events") == await book.number("SELECT sum(balance) FROM pool_balances")
+    assert await book.number("SELECT -sum(amount) FROM usage_events") == await book.number(
+        "SELECT sum(balance) FROM pool_balances"
+    )

@@ -1,7 +1,8 @@
 """The rollup loop: leases shared between workers, taken over from dead ones, and what the loop says when something is wrong."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +16,13 @@ from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
 from tests.support import book as books
 from tests.support import log_builder as log
+from tests.support import waiting
 from tests.support.book import Book
+
+_KILL_THE_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND datname = current_database()
+"""
 
 
 @pytest.fixture
@@ -23,10 +30,9 @@ async def book(database: Pool, redis_client: Redis) -> Book:
     return await books.empty(database, redis_client)
 
 
-async def eventually(reached: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until the condition holds; a test that waits in vain is stopped by whoever runs it."""
-    while not await reached():
-        await asyncio.sleep(0.02)
+async def owns(leases: Leases, count: int) -> bool:
+    """Whether the worker has this many partitions now."""
+    return len(await leases.renew()) == count
 
 
 @asynccontextmanager
@@ -41,7 +47,9 @@ async def running(rollup: Rollup) -> AsyncGenerator[asyncio.Task[None]]:
         await task
 
 
-def loop_over(book: Book, postgres_url: str, gaps: list[GapError] | None = None, passes: list[PassResult] | None = None) -> Rollup:
+def loop_over(
+    book: Book, postgres_url: str, gaps: list[GapError] | None = None, passes: list[PassResult] | None = None
+) -> Rollup:
     return Rollup(
         book.database,
         book.redis,
@@ -65,22 +73,23 @@ async def test_workers_share_the_partitions_fairly_and_take_over_from_a_dead_one
     assert sorted(partition for share in shares for partition in share) == list(range(8))
     first.abandon()
     second.abandon()
-    while len(owned := await third.renew()) < 8:
-        await asyncio.sleep(0.02)
-    assert owned == list(range(8))
+    await waiting.until(lambda: owns(third, 8))
     third.abandon()
 
 
 async def test_a_worker_whose_lease_connection_was_killed_gives_up_and_begins_anew(database: Pool, postgres_url: str) -> None:
     leases = Leases(postgres_url, 4)
     await leases.renew()
-    await database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tallybook rollup leases'")
-    with pytest.raises(postgres.TRANSIENT_ERRORS):
-        while True:
-            await leases.renew()
-            await asyncio.sleep(0.01)
-    while len(await leases.renew()) < 4:
-        await asyncio.sleep(0.02)
+    killed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tallybook rollup leases'"
+    await database.execute(killed)
+    other = Leases(postgres_url, 4)
+    await waiting.until(lambda: owns(other, 4))
+    owned = [0]
+    while owned:
+        with contextlib.suppress(*postgres.TRANSIENT_ERRORS):
+            owned = await leases.renew()
+    other.abandon()
+    await waiting.until(lambda: owns(leases, 4))
     leases.abandon()
 
 
@@ -93,14 +102,18 @@ async def test_the_loop_keeps_the_book_up_with_the_log_and_stops_when_told(book:
         async def is_complete() -> bool:
             return await book.number("SELECT count(*) FROM usage_events") == 20
 
-        await eventually(is_complete)
+        await waiting.until(is_complete)
     assert sum(result.events for result in passes) == 20
     assert max(result.lag_ms for result in passes) == 5_000
     assert await book.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2") == 0
 
 
 async def test_three_loops_at_once_count_each_event_once(book: Book, postgres_url: str) -> None:
-    async with running(loop_over(book, postgres_url)), running(loop_over(book, postgres_url)), running(loop_over(book, postgres_url)):
+    async with (
+        running(loop_over(book, postgres_url)),
+        running(loop_over(book, postgres_url)),
+        running(loop_over(book, postgres_url)),
+    ):
         for seq in range(1, 101):
             for partition in range(books.PARTITIONS):
                 await book.append(partition, seq, log.entry([log.usage(f"{partition}-{seq}", 3)]))
@@ -108,12 +121,14 @@ async def test_three_loops_at_once_count_each_event_once(book: Book, postgres_ur
         async def is_complete() -> bool:
             return await book.number("SELECT sum(last_seq) FROM log_offsets") == 400
 
-        await eventually(is_complete)
+        await waiting.until(is_complete)
     assert await book.number("SELECT count(*) FROM usage_events") == 400
     assert await book.number("SELECT sum(charged) FROM pool_balances") == 1200
 
 
-async def test_a_gap_is_told_and_the_other_partitions_go_on(book: Book, postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_gap_is_told_and_the_other_partitions_go_on(
+    book: Book, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     gaps: list[GapError] = []
     await book.append(0, 2, log.entry([log.usage("after the gap")]))
     async with running(loop_over(book, postgres_url, gaps=gaps)):
@@ -122,7 +137,7 @@ async def test_a_gap_is_told_and_the_other_partitions_go_on(book: Book, postgres
         async def went_on() -> bool:
             return await book.offset(1) == 1 and bool(gaps)
 
-        await eventually(went_on)
+        await waiting.until(went_on)
     assert (gaps[0].partition, gaps[0].expected, gaps[0].found) == (0, 1, 2)
     assert await book.offset(0) == 0
     assert "refusing to skip" in caplog.text
@@ -132,9 +147,8 @@ async def test_the_loop_survives_losing_every_connection_to_postgres(book: Book,
     async with running(loop_over(book, postgres_url)):
         for seq in range(1, 6):
             await book.append(0, seq, log.entry([log.usage(f"e{seq}", 2)]))
-            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
             killer = await postgres.connect_one(postgres_url)
-            await killer.execute(others)
+            await killer.execute(_KILL_THE_OTHERS)
             await killer.close()
 
         async def is_complete() -> bool:
@@ -143,5 +157,5 @@ async def test_the_loop_survives_losing_every_connection_to_postgres(book: Book,
             except postgres.TRANSIENT_ERRORS:
                 return False
 
-        await eventually(is_complete)
+        await waiting.until(is_complete)
     assert await book.number("SELECT sum(charged) FROM pool_balances") == 10

@@ -1,7 +1,7 @@
 """Fresh databases on the test run's own Postgres, copied from one that has all migrations."""
 
-from contextlib import asynccontextmanager
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from tallybook.embedded.stores import Stores
 from tallybook.storage import migrate, postgres

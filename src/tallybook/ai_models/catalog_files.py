@@ -1,17 +1,17 @@
 """The catalog as files: a manifest with the provenance, and one shard a provider with every dated price.
 
-Written only by `tallybook models sync --catalog DIR`. The manifest holds the digest of each shard, so that a shard that was edited by
+Written only by `tallybook models sync --catalog DIR`. The manifest holds the digest of each shard, so that a shard edited by
 hand, or half written, is an error when it is read and never a price.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -19,23 +19,32 @@ from tallybook.ai_models import price_codec
 from tallybook.ai_models.decimals import UnreadablePriceError
 from tallybook.ai_models.model import ChangeKind, Known, Model, Plan
 from tallybook.ai_models.price_codec import PriceUsd
+from tallybook.core import clock, errors
+from tallybook.pricing import price_book
+from tallybook.pricing.price_book import ModelEntry, PriceBook, PriceRow
 from tallybook.pricing.rates import Price
 
 FORMAT: Literal[1] = 1
 MANIFEST = "catalog.json"
 SHARDS = "providers"
-SCHEMAS = {"catalog.schema.json": "Manifest", "provider.schema.json": "Shard"}
-_SHARD_MAX_BYTES = 16 * 1024 * 1024
+_SHARD_BYTES_MAX = 16 * 1024 * 1024
+_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_File = TypeVar("_File", bound=msgspec.Struct)
 
 
-class BrokenCatalogError(Exception):
+class BrokenCatalogError(errors.TallybookError):
     """The catalog's files cannot be used. The message names the file and what is wrong with it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__("broken_model_catalog", message)
 
-class DatedPriceFile(PriceUsd, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+
+class DatedPriceFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A price and when it came into force. Never edited: a new price is a new entry."""
 
     effective_from: datetime
+    price: PriceUsd
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -127,6 +136,18 @@ def packaged() -> Path:
     raise BrokenCatalogError("the package has no model catalog; make one with `tallybook models sync --source URL --catalog DIR`")
 
 
+def book(catalog: Catalog) -> PriceBook:
+    """A price book of the catalog alone, for quotes without a database. Its price rows are numbered from 1."""
+    numbers = count(1)
+    return PriceBook(0, (_book_entry(catalog.entries[model_id], numbers) for model_id in sorted(catalog.entries)))
+
+
+def _book_entry(entry: Entry, numbers: Iterator[int]) -> ModelEntry:
+    model_id = entry.model.id
+    rows = [PriceRow(next(numbers), model_id, clock.to_ms(each.effective_from), each.price) for each in entry.prices]
+    return price_book.entry(model_id, rows, tombstoned=entry.removed_at is not None)
+
+
 def apply(catalog: Catalog | None, plan: Plan, source: str, fetched_at: datetime, digest: str) -> Catalog:
     """The catalog after a plan: prices are appended, removals dated."""
     entries = dict(catalog.entries) if catalog else {}
@@ -142,7 +163,7 @@ def apply(catalog: Catalog | None, plan: Plan, source: str, fetched_at: datetime
 
 def read(folder: Path) -> Catalog:
     """Read a catalog. Raises BrokenCatalogError for anything that `write` did not write."""
-    manifest = _decode(folder / MANIFEST, (folder / MANIFEST).read_bytes(), Manifest)
+    manifest = _decoded(MANIFEST, (folder / MANIFEST).read_bytes(), Manifest)
     entries = {entry.model.id: entry for reference in manifest.shards for entry in _read_shard(folder, reference)}
     catalog = Catalog(manifest.source, manifest.fetched_at, manifest.digest, entries)
     if (len(entries), catalog.priced()) != (manifest.models, manifest.priced):
@@ -152,24 +173,27 @@ def read(folder: Path) -> Catalog:
 
 def _read_shard(folder: Path, reference: ShardReference) -> Iterable[Entry]:
     path = folder / reference.file
-    if path.parent != folder / SHARDS or not path.is_file() or path.stat().st_size > _SHARD_MAX_BYTES:
+    if path.parent != folder / SHARDS or not path.is_file() or path.stat().st_size > _SHARD_BYTES_MAX:
         raise BrokenCatalogError(f"{reference.file} is missing, too large or outside {SHARDS}/")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != reference.sha256:
         raise BrokenCatalogError(f"{reference.file} is not the file that the manifest names: its sha256 differs")
-    for each in _decode(path, data, Shard).models:
+    for each in _decoded(reference.file, data, Shard).models:
         try:
             yield _entry(each)
         except UnreadablePriceError as error:
             raise BrokenCatalogError(f"{reference.file}: {each.id}: {error}") from error
 
 
-def _decode[T](path: Path, data: bytes, kind: type[T]) -> T:  # pyright: ignore[reportGeneralTypeIssues]
-    raise NotImplementedError
+def _decoded(name: str, data: bytes, kind: type[_File]) -> _File:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise BrokenCatalogError(f"{name}: {error}") from error
 
 
 def _entry(each: ModelFile) -> Entry:
-    prices = tuple(DatedPrice(dated.effective_from, price_codec.read(dated)) for dated in each.prices)
+    prices = tuple(DatedPrice(dated.effective_from, price_codec.read(dated.price)) for dated in each.prices)
     model = Model(
         id=each.id,
         provider=each.id.partition("/")[0],
@@ -185,7 +209,7 @@ def _entry(each: ModelFile) -> Entry:
 
 
 def write(folder: Path, catalog: Catalog) -> None:
-    """Write a catalog: shards first, the manifest last, each by renaming, so that a crash leaves the old catalog or the new one."""
+    """Write a catalog: shards first, the manifest last, so that a catalog left half written does not match its manifest."""
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     by_provider = sorted(catalog.entries.values(), key=lambda entry: (entry.model.provider.lower(), entry.model.id))
     references = [
@@ -225,28 +249,20 @@ def _model_file(entry: Entry) -> ModelFile:
         other_units=model.other_units,
         deprecated_at=model.deprecated_at,
         removed_at=entry.removed_at,
-        prices=tuple(_dated_file(dated) for dated in entry.prices),
-    )
-
-
-def _dated_file(dated: DatedPrice) -> DatedPriceFile:
-    text = price_codec.write(dated.price)
-    return DatedPriceFile(
-        effective_from=dated.effective_from,
-        standard=text.standard,
-        service_tiers=text.service_tiers,
-        web_search_per_thousand=text.web_search_per_thousand,
+        prices=tuple(
+            DatedPriceFile(effective_from=each.effective_from, price=price_codec.write(each.price)) for each in entry.prices
+        ),
     )
 
 
 def schemas() -> dict[str, bytes]:
     """The JSON Schemas that describe the files, by file name."""
-    kinds = {"catalog.schema.json": Manifest, "provider.schema.json": Shard}
-    return {name: _pretty({"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}) for name, kind in kinds.items()}
+    kinds: dict[str, type[msgspec.Struct]] = {"catalog.schema.json": Manifest, "provider.schema.json": Shard}
+    return {name: _pretty({"$schema": _SCHEMA_DIALECT, **msgspec.json.schema(kind)}) for name, kind in kinds.items()}
 
 
 def _pretty(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value, order="deterministic" if isinstance(value, dict) else None), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -74,6 +74,11 @@ def usd_per_thousand(pico: int) -> str:
     return _text(pico, _GIGA)
 
 
+def usd(nano: int) -> str:
+    """Nano-USD as exact text: 50220000 is `0.05022`."""
+    return _text(nano, _GIGA)
+
+
 def from_usd_per_million(name: str, text: str) -> int:
     """Back to pico-USD per token. Raises UnreadablePriceError, also for a price that is not a whole number of pico-USD."""
     return _unscaled(name, text, 6, PRICE_MAX_PICO)

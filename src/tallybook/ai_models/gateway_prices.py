@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 from tallybook.ai_models import tiers
@@ -74,7 +75,7 @@ def _steps(listed: Mapping[str, object], key: str, remarks: list[str]) -> tiers.
 def _merged(bands: list[Band]) -> tuple[Band, ...]:
     """Without boundaries at which nothing changes."""
     kept = bands[:1]
-    kept.extend(band for before, band in zip(bands, bands[1:], strict=False) if band.listed != before.listed)
+    kept.extend(band for before, band in pairwise(bands) if band.listed != before.listed)
     return tuple(kept)
 
 
@@ -102,7 +103,7 @@ def _web_search(listed: Mapping[str, object], remarks: list[str]) -> int | None:
 
 
 def _service_tiers(value: object, boundaries: tuple[int, ...], remarks: list[str]) -> dict[str, tuple[Band, ...]]:
-    """Batch, flex and priority as listed. One without an input and an output price is left out: using it is an error, not a guess."""
+    """Batch, flex and priority as listed. One that lacks input or output is left out: using it is an error, not a guess."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -23,7 +23,7 @@ class BandUsd(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     output: Usd | None = None
     cache_read: Usd | None = None
     cache_write: Usd | None = None
-    cache_write_1h: Usd | None = None
+    cache_write_1h: Usd | None = msgspec.field(default=None, name="cacheWrite1h")
 
 
 class PriceUsd(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):

@@ -59,7 +59,12 @@ def _suspicious(known: Mapping[str, Known], listed: ModelList, accepted: Collect
 def _jumps(before: Price, now: Price) -> bool:
     """Whether any price of the first band moved too far. Kinds that were not listed on one side are not compared."""
     old, new = before.standard[0].listed, now.standard[0].listed
-    pairs = [(old.input, new.input), (old.output, new.output), (old.cache_read, new.cache_read), (old.cache_write, new.cache_write)]
+    pairs = [
+        (old.input, new.input),
+        (old.output, new.output),
+        (old.cache_read, new.cache_read),
+        (old.cache_write, new.cache_write),
+    ]
     return any(a is not None and b is not None and max(a, b) > JUMP_MAX * min(a, b) for a, b in pairs)
 
 

@@ -62,7 +62,9 @@ def _off_by_one(name: str, tiers: list[tuple[int, int | None, int]]) -> bool:
         if following <= start:
             raise UnreadablePriceError(f"{name} does not ascend at {following} tokens")
         if end is not None and abs(end - following) > 1:
-            raise UnreadablePriceError(f"{name} has no price, or two, between {min(end, following)} and {max(end, following)} tokens")
+            raise UnreadablePriceError(
+                f"{name} has no price, or two, between {min(end, following)} and {max(end, following)} tokens"
+            )
         off = off or (end is not None and end != following)
     last_end = tiers[-1][1]
     if last_end is not None and last_end <= tiers[-1][0]:

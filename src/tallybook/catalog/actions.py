@@ -1,6 +1,6 @@
 """What happens to the catalog. Each is called inside a transaction, and all of it raises the tenant's terms version there.
 
-A plan is held first, then the features it names, then the tenant: always in this order, so that two changes never block each other.
+A plan is held first, then the feature it is about, then the tenant: always in this order, so two changes never block each other.
 """
 
 import dataclasses
@@ -51,7 +51,10 @@ async def update_feature(connection: Connection, tenant: Tenant, now: datetime, 
 
 
 async def delete_feature(connection: Connection, tenant: Tenant, now: datetime, reference: str) -> Feature:
-    """Take a feature out of the catalog. Raises NotFound (`feature_not_found`), Conflict (`feature_in_use`) while a plan on offer includes it."""
+    """Take a feature out of the catalog.
+
+    Raises NotFound (`feature_not_found`), Conflict (`feature_in_use`) while a plan on offer includes it.
+    """
     feature = await _hold_feature(connection, tenant, reference)
     plan_codes = await store.plans_with_feature(connection, tenant, feature)
     if plan_codes:
@@ -170,7 +173,9 @@ async def _revise(
 # ── prices ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def add_price(connection: Connection, tenant: Tenant, now: datetime, plan_reference: str, new: NewPrice) -> tuple[Plan, Price]:
+async def add_price(
+    connection: Connection, tenant: Tenant, now: datetime, plan_reference: str, new: NewPrice
+) -> tuple[Plan, Price]:
     """Add a price to a plan. The first one on offer is the plan's default, whatever it says.
 
     Raises NotFound (`plan_not_found`), ValidationError.

@@ -34,7 +34,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan. `deleted_at` set: not offered any more, kept by the subscriptions that have it. No `consumption_model` means metered."""
+    """A plan; metered if it has no `consumption_model`. `deleted_at` set: not on offer, kept by its subscriptions."""
 
     id: int
     tenant_id: int
@@ -133,7 +133,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTerms:
-    """What holds for a price at one moment: the balance (nano-USD) and credits a usage period is granted, nulls resolved to amounts."""
+    """What a price charges at one moment, and the balance (nano-USD) and credits it grants a usage period."""
 
     price_id: int
     public_id: str
@@ -168,8 +168,8 @@ class FeatureChange:
     """What changes of a feature: UNSET stays as it is, None is removed."""
 
     name: str | UnsetType = UNSET
-    description: str | None | UnsetType = UNSET
-    unit_name: str | None | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    unit_name: str | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,8 @@ class PlanChange:
     """What changes of a plan: UNSET stays as it is, None is removed."""
 
     name: str | UnsetType = UNSET
-    description: str | None | UnsetType = UNSET
-    metadata: Mapping[str, Any] | None | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    metadata: Mapping[str, Any] | UnsetType | None = UNSET
     is_public: bool | UnsetType = UNSET
 
 
@@ -205,9 +205,9 @@ class SettingsChange:
     unlimited: bool | UnsetType = UNSET
     overage_enabled: bool | UnsetType = UNSET
     unit_price_nano: int | UnsetType = UNSET
-    credits_per_unit: int | None | UnsetType = UNSET
+    credits_per_unit: int | UnsetType | None = UNSET
     pricing_mode: PricingMode | UnsetType = UNSET
-    margin_bps: int | None | UnsetType = UNSET
+    margin_bps: int | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class PriceChange:
 
     price_cents: int | UnsetType = UNSET
     trial_days: int | UnsetType = UNSET
-    included_balance_nano: int | None | UnsetType = UNSET
-    included_credits: int | None | UnsetType = UNSET
+    included_balance_nano: int | UnsetType | None = UNSET
+    included_credits: int | UnsetType | None = UNSET
     is_default: bool | UnsetType = UNSET
     metadata: Mapping[str, Any] | UnsetType = UNSET

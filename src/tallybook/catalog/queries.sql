@@ -152,9 +152,9 @@ WHERE revision.plan_id = $1
 ORDER BY revision.feature_id, revision.id;
 
 -- name: insert_price
--- Adds a price to a plan.
+-- Adds a price to a plan, not as its default.
 INSERT INTO plan_prices (plan_id, public_id, billing_interval, is_default, metadata, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $6)
+VALUES ($1, $2, $3, false, $4, $5, $5)
 RETURNING id;
 
 -- name: insert_price_revision

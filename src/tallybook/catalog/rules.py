@@ -40,7 +40,10 @@ def given(change: FeatureChange | PlanChange | SettingsChange | PriceChange) -> 
 
 
 def settings(plan: Plan, feature: Feature, current: FeatureSettings | None, change: SettingsChange) -> FeatureSettings:
-    """What a plan says about a feature after a change; `current` None: it is being added. Raises ValidationError with every broken rule."""
+    """What a plan says about a feature after a change; `current` None: it is being added.
+
+    Raises ValidationError with every broken rule.
+    """
     changed = dataclasses.replace(current or FeatureSettings(), **given(change))
     problems = list(_settings_problems(plan, feature, changed))
     if _lacks_price(plan, feature, current, changed) and change.unit_price_nano is UNSET:
@@ -54,13 +57,13 @@ def settings(plan: Plan, feature: Feature, current: FeatureSettings | None, chan
 def _settings_problems(plan: Plan, feature: Feature, new: FeatureSettings) -> Iterator[FieldError]:
     model = model_of(plan)
     if new.overage_enabled and plan.is_free:
-        yield FieldError("overage.enabled", f"Plan {plan.code} is free: usage stops at what is included, so overage.enabled can't be true.")
+        yield FieldError("overage.enabled", f"Plan {plan.code} is free: usage stops at what is included; overage can't be on.")
     if new.overage_enabled and model == "credits":
-        yield FieldError("overage.enabled", f"Plan {plan.code} is paid by credits, which run out: overage.enabled can't be true.")
+        yield FieldError("overage.enabled", f"Plan {plan.code} is paid by credits, which run out; overage can't be on.")
     if new.credits_per_unit is not None and model != "credits":
         yield FieldError("creditsPerUnit", f"creditsPerUnit is for plans paid by credits; plan {plan.code} is {model}.")
     if new.credits_per_unit is None and paid_by(plan, feature.type) == "credits":
-        yield FieldError("creditsPerUnit", f"creditsPerUnit is needed: it is what a unit of {feature.code} takes on plan {plan.code}.")
+        yield FieldError("creditsPerUnit", f"creditsPerUnit is needed: what a unit of {feature.code} takes on plan {plan.code}.")
     if new.pricing_mode == "ai_model":
         yield from _ai_model_problems(plan, feature, new)
     elif new.margin_bps is not None:
@@ -69,11 +72,11 @@ def _settings_problems(plan: Plan, feature: Feature, new: FeatureSettings) -> It
 
 def _ai_model_problems(plan: Plan, feature: Feature, new: FeatureSettings) -> Iterator[FieldError]:
     if model_of(plan) != "balance":
-        yield FieldError("pricingMode", f"pricingMode ai_model is for plans paid from a balance; plan {plan.code} is {model_of(plan)}.")
+        yield FieldError("pricingMode", f"pricingMode ai_model is for balance plans; plan {plan.code} is {model_of(plan)}.")
     if feature.type != "usage":
-        yield FieldError("pricingMode", f"pricingMode ai_model is for features of type usage; {feature.code} is {feature.type}.")
+        yield FieldError("pricingMode", f"pricingMode ai_model is for usage features; {feature.code} is {feature.type}.")
     if new.unit_price_nano:
-        yield FieldError("overage.unitPrice", "overage.unitPrice is for a fixed price; with pricingMode ai_model the model's prices apply.")
+        yield FieldError("overage.unitPrice", "overage.unitPrice is for a fixed price; with ai_model the model's prices apply.")
 
 
 def _lacks_price(plan: Plan, feature: Feature, current: FeatureSettings | None, new: FeatureSettings) -> bool:
@@ -99,7 +102,10 @@ def paid_by(plan: Plan, feature_type: FeatureType) -> ConsumptionModel:
 
 
 def in_force(revisions: Sequence[FeatureRevision], period_start: datetime, model: ConsumptionModel) -> FeatureSettings | None:
-    """What holds for a feature in a period that began at `period_start`, given its revisions in order; None when it is not on the plan."""
+    """What holds for a feature in a period that began at `period_start`, by its revisions in order; None: it isn't on the plan.
+
+    A revision of the very instant a period begins is in force when it begins.
+    """
     earlier = [revision for revision in revisions if revision.effective_at <= period_start]
     later = [revision.settings for revision in revisions if revision.effective_at > period_start and not revision.removed]
     base = earlier[-1].settings if earlier and not earlier[-1].removed else None
@@ -135,7 +141,7 @@ def _better_of(base: FeatureSettings, later: FeatureSettings, model: Consumption
 
 
 def _better_unit_price(base: FeatureSettings, later: FeatureSettings, model: ConsumptionModel) -> int:
-    """The lower of two unit prices, where both are prices: one that isn't charged (overage off, AI model pricing) says nothing."""
+    """The lower of two unit prices, where both are prices: one that isn't charged (overage off, AI model) says nothing."""
     if base.pricing_mode != later.pricing_mode:
         return base.unit_price_nano
     if model != "balance" and not later.overage_enabled:
@@ -183,8 +189,8 @@ def changed_amounts(amounts: PriceAmounts, change: PriceChange) -> PriceAmounts:
 def granted_balance_nano(model: ConsumptionModel, interval: BillingInterval, amounts: PriceAmounts) -> int:
     """The balance a usage period is granted, in nano-USD.
 
-    A balance plan that doesn't say grants what was paid for the period: the base price where a period is a billing cycle (weekly and
-    monthly), else nothing.
+    A balance plan that doesn't say grants what was paid for the period: the base price where a period is a billing cycle (weekly
+    and monthly), else nothing.
     """
     if model != "balance":
         return 0
@@ -199,7 +205,7 @@ def granted_credits(model: ConsumptionModel, amounts: PriceAmounts) -> int:
 
 
 def default_price(prices: Sequence[Price], interval: BillingInterval | None) -> Price | None:
-    """The price of somebody who chose no price: the plan's default, or with an interval the default if it has it, else the oldest that has."""
+    """What is sold to who names no price: the plan's default if it has the interval asked for, else the oldest that has."""
     candidates = [price for price in prices if interval in (None, price.billing_interval)]
     candidates.sort(key=lambda price: (not price.is_default, price.id))
     return candidates[0] if candidates else None

@@ -55,7 +55,9 @@ async def features_page(connection: Connection, tenant: Tenant, before_id: int |
     return [_read(Feature, row) for row in await connection.fetch(_SQL["features_page"], tenant.id, before_id, limit)]
 
 
-async def insert_feature(connection: Connection, tenant: Tenant, public_id: str, now: datetime, new: NewFeature) -> Feature | None:
+async def insert_feature(
+    connection: Connection, tenant: Tenant, public_id: str, now: datetime, new: NewFeature
+) -> Feature | None:
     """Add a feature; None when its code is taken."""
     row = await connection.fetchrow(
         _SQL["insert_feature"], tenant.id, public_id, new.code, new.name, new.type, new.description, new.unit_name, now
@@ -146,9 +148,7 @@ async def insert_plan(connection: Connection, tenant: Tenant, public_id: str, no
 
 async def update_plan(connection: Connection, plan: Plan, now: datetime) -> Plan:
     """Write the plan as it is given."""
-    row = await connection.fetchrow(
-        _SQL["update_plan"], plan.id, plan.name, plan.description, plan.metadata, plan.is_public, now
-    )
+    row = await connection.fetchrow(_SQL["update_plan"], plan.id, plan.name, plan.description, plan.metadata, plan.is_public, now)
     return _read(Plan, _there(row))
 
 
@@ -188,8 +188,8 @@ async def add_feature_revision(connection: Connection, plan: Plan, revision: Fea
 async def feature_terms(connection: Connection, plan_id: int, period_start: datetime, now: datetime) -> list[FeatureTerms]:
     """What holds for the features of a plan in a usage period that began at `period_start`, as of `now`.
 
-    That is the revision in force when the period began, with what later ones improve for the customer (`rules.fold_beneficial`). One
-    entry a code: where a code was given to a new feature within the period, the new one has it.
+    That is the revision in force when the period began, with what later ones improve for the customer (`rules.fold_beneficial`).
+    One entry a code: where a code was given to a new feature within the period, the new one has it.
     """
     plan = await plan_by_id(connection, plan_id)
     if plan is None:
@@ -257,7 +257,7 @@ async def price_terms(connection: Connection, price_id: int, at: datetime | None
 async def insert_price(connection: Connection, plan: Plan, public_id: str, now: datetime, new: NewPrice) -> int:
     """Add a price that is not the default. Returns its row id."""
     price_id: int = await connection.fetchval(
-        _SQL["insert_price"], plan.id, public_id, new.billing_interval, False, new.metadata or {}, now
+        _SQL["insert_price"], plan.id, public_id, new.billing_interval, new.metadata or {}, now
     )
     await add_price_revision(connection, price_id, now, new.amounts)
     return price_id

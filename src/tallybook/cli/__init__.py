@@ -1,4 +1,4 @@
-"""The command `tallybook`. Each command is one module of this folder, named once in COMMANDS and imported only when it is asked for."""
+"""The command `tallybook`. Each command is one module of this folder, listed in COMMANDS and imported only when asked for."""
 
 import argparse
 import importlib
@@ -12,7 +12,6 @@ from tallybook import settings
 from tallybook.core.errors import TallybookError
 from tallybook.embedded.failures import EmbeddedError
 from tallybook.settings import SettingsError
-from tallybook.storage.installation import InstallationError
 from tallybook.storage.migrate import MigrationError
 from tallybook.storage.postgres import PostgresError
 from tallybook.storage.redis import RedisError
@@ -20,7 +19,6 @@ from tallybook.storage.safety import UnreadableSettingsError, UnsafeStoreError
 
 _TOLD_ERRORS = (
     EmbeddedError,
-    InstallationError,
     MigrationError,
     OSError,
     PostgresError,
@@ -55,10 +53,12 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
+    Command("demo", "run a month of business on embedded stores, bill it, reconcile it, and report", "tallybook.cli.demo"),
     Command("dev", "run everything on an embedded Postgres and Redis, data in a folder", "tallybook.cli.dev"),
     Command("serve", "run the HTTP API", "tallybook.cli.serve"),
     Command("work", "run a worker: rollups, period close, deliveries, catalog sync", "tallybook.cli.work"),
     Command("migrate", "bring the database to this version's schema", "tallybook.cli.migrate"),
+    Command("reconcile", "compare events, totals, pools, till and invoices, to the unit", "tallybook.cli.reconcile"),
 )
 
 
@@ -67,13 +67,13 @@ def main(words: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if words is None else list(words)
     arguments = _parser(given).parse_args(given)
     for warning in settings.misspelled(os.environ):
-        print(f"tallybook: warning: {warning}", file=sys.stderr)  # noqa: T201 - before logging is set up
+        print(f"tallybook: warning: {warning}", file=sys.stderr)
     try:
         return _module(arguments.command).run(arguments)
     except KeyboardInterrupt:
         return 130
     except _TOLD_ERRORS as error:
-        print(f"tallybook: {error}", file=sys.stderr)  # noqa: T201 - the command line's way to say it
+        print(f"tallybook: {error}", file=sys.stderr)
         return 1
 
 

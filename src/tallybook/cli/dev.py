@@ -32,11 +32,12 @@ _IN_A_HURRY = ("api", "worker")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A started installation: where it answers, the key to use, and who keeps it running."""
+    """A started installation: where it answers, the key to use, who keeps it running, and its settings with both stores."""
 
     port: SharedPort
     key: DevKey
     crew: Crew
+    settings: Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     stop = StopSignals(lambda: crew.hurry(_IN_A_HURRY))
     with started(arguments.data, serve.from_arguments(arguments), crew, postgres_user=arguments.postgres_user) as running:
         if _wait_until_ready(running, stop):
-            print(json.dumps({"url": running.port.url, **dataclasses.asdict(running.key)}), flush=True)  # noqa: T201 - the one line
+            print(json.dumps({"url": running.port.url, **dataclasses.asdict(running.key)}), flush=True)
         while not stop.asked:
             crew.tend()
             time.sleep(_TEND_S)
@@ -75,7 +76,7 @@ def started(data: Path, given: Settings, crew: Crew, *, postgres_user: str | Non
             crew.adopt("redis", stores.redis.child, stores.redis.start)
             crew.add("worker", processes.starter("worker", ["work"], settings, stores.pids))
             serve.add_api(crew, port, settings, stores.pids)
-            yield Running(port, key, crew)
+            yield Running(port, key, crew, settings)
         finally:
             crew.stop()
 

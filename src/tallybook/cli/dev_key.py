@@ -1,4 +1,4 @@
-"""The API key of a `tallybook dev` folder. Postgres holds only its hash, so the key itself is in a file that only its owner can read."""
+"""The API key of a `tallybook dev` folder. Postgres holds only its hash; the key is in a file that only its owner can read."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class DevKey:
 
 
 async def ensure(postgres_url: str, data: Path, now: datetime) -> DevKey:
-    """The folder's key. Without one, or when it was revoked, a new one is made: for the organization in the file, else for a new one."""
+    """The folder's key. Without one, or when it was revoked, a new one: for the organization in the file, else for a new one."""
     connection = await postgres.connect_one(postgres_url)
     try:
         found = _read(data / _FILE)
@@ -38,7 +38,7 @@ async def ensure(postgres_url: str, data: Path, now: datetime) -> DevKey:
 
 
 async def _make(connection: Connection, file: Path, lost: DevKey | None, now: datetime) -> DevKey:
-    """The file is written before the commit: a crash between the two leaves a key that opens nothing, and the next start makes another."""
+    """The file is written before the commit: a crash in between leaves a key that opens nothing, and the next start replaces it."""
     tenant = await _tenant(connection, lost)
     made = await actions.create_api_key(connection, tenant, now, _NAME, expires_in_days=None)
     key = DevKey(made.text, tenant.organization_id, tenant.livemode)

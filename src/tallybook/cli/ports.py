@@ -10,10 +10,10 @@ _OK = 200
 
 
 class SharedPort:
-    """Keeps a port for this process's children, which listen on it with SO_REUSEPORT; nobody else can take it meanwhile.
+    """Keeps a port for this process's children, which listen on it with SO_REUSEPORT; no stranger takes it meanwhile.
 
-    Sharing is silent: a second installation on the same port would get half of the first one's requests. So the port is first bound
-    alone. Raises EmbeddedError when somebody has it.
+    Sharing is silent: a second installation on the same port would get half of the first one's requests. So the port is first
+    bound alone. Raises EmbeddedError when somebody has it.
     """
 
     def __init__(self, host: str, port: int) -> None:

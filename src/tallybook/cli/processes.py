@@ -1,4 +1,4 @@
-"""API and worker processes as children of this one: `tallybook serve` and `tallybook work` again, with the settings in their environment."""
+"""API and worker processes as children of this one: `tallybook serve` and `work` again, settings in their environment."""
 
 import os
 import signal

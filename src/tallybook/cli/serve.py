@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings.require_stores(found)
     if found.workers > 1:
         return _run_several(found)
-    from tallybook import app  # noqa: PLC0415 - the servers' libraries load only for the commands that need them
+    from tallybook import app
 
     app.run_api(found)
     return 0
@@ -58,7 +58,7 @@ def add_api(crew: Crew, port: SharedPort, given: Settings, pids: Path) -> None:
 
 def log(message: str) -> None:
     """A line on stderr, beside the children's logs."""
-    print(f"tallybook: {message}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is where logs go
+    print(f"tallybook: {message}", file=sys.stderr, flush=True)
 
 
 def _run_several(given: Settings) -> int:

@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Work until SIGTERM or Ctrl-C."""
-    from tallybook import app  # noqa: PLC0415 - the servers' libraries load only for the commands that need them
+    from tallybook import app
 
     del arguments
     found = settings.from_environment(os.environ)

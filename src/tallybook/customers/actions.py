@@ -29,7 +29,7 @@ async def create(connection: Connection, tenant: Tenant, now: datetime, new: New
 async def create_each(
     connection: Connection, tenant: Tenant, now: datetime, news: Sequence[NewCustomer | TallybookError]
 ) -> list[Customer | TallybookError]:
-    """`create` for each, in the order given: the customer, or the error that stands in its place. Nothing valid is held up by its neighbours."""
+    """`create` for each; in the order given the customers, or the errors that stand in their places."""
     results: dict[int, Customer | TallybookError] = {}
     # In the order of the ids: two batches with the same ids then wait for each other instead of blocking each other.
     for index in sorted(range(len(news)), key=lambda index: _external_id(news[index])):
@@ -39,7 +39,10 @@ async def create_each(
 
 
 async def update(connection: Connection, tenant: Tenant, now: datetime, reference: str, change: CustomerChange) -> Customer:
-    """Change what is given and leave the rest. Raises NotFound (`customer_not_found`), ValidationError, Conflict (`duplicate`)."""
+    """Change what is given and leave the rest.
+
+    Raises NotFound (`customer_not_found`), ValidationError, Conflict (`duplicate`) for an external id that another customer has.
+    """
     rules.check(change)
     customer = await store.hold(connection, tenant, reference)
     if customer is None:

@@ -44,12 +44,12 @@ class CustomerChange:
     """What changes of a customer: UNSET stays as it is, None is removed."""
 
     email: str | UnsetType = UNSET
-    external_id: str | None | UnsetType = UNSET
-    full_name: str | None | UnsetType = UNSET
-    tax_document: str | None | UnsetType = UNSET
-    timezone: str | None | UnsetType = UNSET
-    metadata: Mapping[str, Any] | None | UnsetType = UNSET
-    address: Mapping[str, Any] | None | UnsetType = UNSET
+    external_id: str | UnsetType | None = UNSET
+    full_name: str | UnsetType | None = UNSET
+    tax_document: str | UnsetType | None = UNSET
+    timezone: str | UnsetType | None = UNSET
+    metadata: Mapping[str, Any] | UnsetType | None = UNSET
+    address: Mapping[str, Any] | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)

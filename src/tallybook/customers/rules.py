@@ -33,11 +33,11 @@ def changed(customer: Customer, change: CustomerChange) -> Customer:
 
 def _problems(customer: NewCustomer | CustomerChange) -> Iterator[FieldError]:
     if customer.email is not UNSET and not _is_email(customer.email):
-        yield FieldError("email", f"{_shown(customer.email)} is not an email address (name@domain.tld, at most {EMAIL_LENGTH_MAX} characters).")
+        yield FieldError("email", f"{_shown(customer.email)} is no email address (name@domain.tld, at most {EMAIL_LENGTH_MAX}).")
     if isinstance(customer.timezone, str) and customer.timezone not in _timezones():
-        yield FieldError("timezone", f"{_shown(customer.timezone)} is not a time zone of the IANA database, such as Europe/Berlin.")
+        yield FieldError("timezone", f"{_shown(customer.timezone)} is no IANA time zone, such as Europe/Berlin.")
     if isinstance(customer.external_id, str) and not _is_id(customer.external_id):
-        yield FieldError("externalId", f"{_shown(customer.external_id)} is not 1 to {EXTERNAL_ID_BYTES_MAX} bytes of printable text.")
+        yield FieldError("externalId", f"{_shown(customer.external_id)} is not 1 to {EXTERNAL_ID_BYTES_MAX} bytes, printable.")
     size = len(msgspec.json.encode(customer.metadata or None))
     if size > METADATA_BYTES_MAX:
         yield FieldError("metadata", f"metadata is {size} bytes of JSON; at most {METADATA_BYTES_MAX} are kept.")

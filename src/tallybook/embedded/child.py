@@ -93,7 +93,7 @@ def run(command: Sequence[str | Path], who: Identity | None, standard_input: str
         text=True,
         check=False,
         cwd="/",
-        preexec_fn=identity.before_exec(who, signal.SIGKILL),  # noqa: PLW1509 - runs before any thread exists in the parent
+        preexec_fn=identity.before_exec(who, signal.SIGKILL),
     )
     if done.returncode != 0:
         raise EmbeddedError(f"{Path(command[0]).name} ended with {done.returncode}:\n{done.stdout}")
@@ -110,7 +110,7 @@ def _spawn(program: Program) -> subprocess.Popen[bytes]:
             env=program.environment,
             cwd=program.folder,
             start_new_session=True,
-            preexec_fn=identity.before_exec(program.identity, program.stop_signals[0]),  # noqa: PLW1509 - see run
+            preexec_fn=identity.before_exec(program.identity, program.stop_signals[0]),  # noqa: PLW1509 - our callers start children before any thread
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise EmbeddedError(_refused(program, error)) from error
@@ -122,7 +122,7 @@ def _refused(program: Program, error: Exception) -> str:
     if program.identity is None:
         return f"{program.name} can't be started: {error}"
     return (
-        f"{program.name} can't be started as user {program.identity.user_id} ({error}). This process is root without the right to "
-        "become another user, or to let it pass closed folders. Run as a normal user, or keep the data and the virtual "
+        f"{program.name} can't be started as user {program.identity.user_id} ({error}). This process is root without the right "
+        "to become another user, or to let it pass closed folders. Run as a normal user, or keep the data and the virtual "
         "environment in folders that others can pass (chmod o+x)."
     )

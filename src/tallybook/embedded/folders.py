@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def sockets(data: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise EmbeddedError(f"{place} is not a folder that only this user can write to; remove it")
     return place
+
+
+def discard_sockets(place: Path) -> None:
+    """Remove the folder for sockets, once no server listens there."""
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _outside(data: Path) -> Path:

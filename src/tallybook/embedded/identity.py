@@ -18,9 +18,11 @@ from tallybook.embedded.failures import EmbeddedError
 
 _CANDIDATES = ("tallybook", "postgres", "nobody")
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
+_SECBIT_NO_SETUID_FIXUP = 4
+"""Capabilities stay when the user changes, and count in access(), by which initdb checks that it may run postgres."""
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _LINUX = sys.platform == "linux"
@@ -39,8 +41,8 @@ class Identity:
 def for_postgres(data: Path, files: Iterable[Path], user: str | None) -> Identity | None:
     """As whom Postgres runs on the folder `data`: None is the current user, which it is unless that is root.
 
-    A folder made earlier keeps its owner; else `user`, or the first of tallybook, postgres, nobody that exists. Raises EmbeddedError
-    when the folder belongs to somebody else.
+    A folder made earlier keeps its owner; else `user`, or the first of tallybook, postgres, nobody that exists. Raises
+    EmbeddedError when the folder belongs to somebody else.
     """
     owner = data.stat().st_uid if data.exists() else None
     if os.geteuid() != 0:
@@ -101,12 +103,13 @@ def _account(user: str | None) -> pwd.struct_passwd:
         if account.pw_uid != 0:
             return account
     wanted = user or ", ".join(_CANDIDATES)
-    raise EmbeddedError(f"Postgres does not run as root, and no user without rights was found ({wanted}); name one with --postgres-user")
+    message = f"Postgres does not run as root, and no user without rights was found ({wanted}); name one with --postgres-user"
+    raise EmbeddedError(message)
 
 
 def _become(identity: Identity) -> None:
     if identity.passes_closed_folders and _LINUX:
-        _checked(_LIBC.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        _checked(_LIBC.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
     os.setgroups([])
     os.setresgid(identity.group_id, identity.group_id, identity.group_id)
     os.setresuid(identity.user_id, identity.user_id, identity.user_id)

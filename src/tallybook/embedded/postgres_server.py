@@ -83,10 +83,8 @@ class PostgresServer:
             self._child.stop()
 
     def _make_cluster(self) -> None:
-        version = self._cluster / "PG_VERSION"
-        if version.exists():
-            if version.read_text().strip() != str(programs.POSTGRES_MAJOR):
-                raise EmbeddedError(f"{self._cluster} was made by Postgres {version.read_text().strip()}, not {programs.POSTGRES_MAJOR}")
+        if (self._cluster / "PG_VERSION").exists():
+            self._check_version()
             return
         unfinished = self._cluster.with_name("postgres.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -97,6 +95,11 @@ class PostgresServer:
         single = [programs.postgres("postgres"), "--single", "-D", unfinished, "postgres"]
         child.run(single, self._identity, f"CREATE DATABASE {DATABASE};\n")
         unfinished.rename(self._cluster)
+
+    def _check_version(self) -> None:
+        found = (self._cluster / "PG_VERSION").read_text().strip()
+        if found != str(programs.POSTGRES_MAJOR):
+            raise EmbeddedError(f"{self._cluster} was made by Postgres {found}, not {programs.POSTGRES_MAJOR}")
 
     def _start_once(self, deadline: float) -> bool:
         """Whether it runs. False when backends of a killed predecessor still hold its memory: they leave by themselves."""

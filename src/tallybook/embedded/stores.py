@@ -4,6 +4,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tallybook.embedded import folders, leftovers
 from tallybook.embedded.postgres_server import PostgresServer
@@ -15,13 +16,20 @@ _STOP_SIGNALS = {"postgres": signal.SIGINT}
 class Stores:
     """Postgres and Redis on one folder, for one user at a time. Start order is the reverse of stop order."""
 
-    def __init__(self, data: Path, *, postgres_user: str | None = None, postgres_settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, *, postgres_user: str | None = None, postgres_settings: Mapping[str, str] | None = None
+    ) -> None:
         self.data = folders.make(data)
         self._lock = folders.Lock(self.data)
-        self.left_behind = [name for name in leftovers.names(self.pids) if leftovers.stop(self.pids, name, _stop_signal(name))]
-        sockets = folders.sockets(self.data)
-        self.postgres = PostgresServer(self.data, sockets, user=postgres_user, settings=postgres_settings)
-        self.redis = RedisServer(self.data, sockets)
+        try:
+            recorded = leftovers.names(self.pids)
+            self.left_behind = [name for name in recorded if leftovers.stop(self.pids, name, _stop_signal(name))]
+            self._sockets = folders.sockets(self.data)
+            self.postgres = PostgresServer(self.data, self._sockets, user=postgres_user, settings=postgres_settings)
+            self.redis = RedisServer(self.data, self._sockets)
+        except BaseException:
+            self._lock.release()
+            raise
 
     @property
     def pids(self) -> Path:
@@ -42,10 +50,11 @@ class Stores:
         try:
             self.redis.stop()
             self.postgres.stop()
+            folders.discard_sockets(self._sockets)
         finally:
             self._lock.release()
 
-    def __enter__(self) -> "Stores":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

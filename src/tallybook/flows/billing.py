@@ -32,7 +32,7 @@ async def subscribe(connection: Connection, tenant: Tenant, now: datetime, order
 
 
 async def bill(connection: Connection, subscription: Subscription, ended: UsagePeriod, now: datetime) -> Invoice | None:
-    """The invoice of the boundary where a period ended, or None when nothing is owed. The book has read all of the period's usage."""
+    """The invoice of the boundary where a period ended; None when nothing is owed. The book has read all of its usage."""
     overage = await _overage_lines(connection, subscription, ended)
     renews = not subscriptions.has_ended(subscription, ended.ends_at) and rules.is_renewal(
         subscription.anchor_at, subscription.billing_interval, ended.ends_at

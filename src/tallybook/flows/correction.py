@@ -1,10 +1,11 @@
 """Corrections of what has been counted: the period's total of a metered feature, set to what the caller's own source says."""
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from tallybook.charge.commands import Charge, Outcome
+from tallybook.charge.commands import FINGERPRINT_BYTES, Charge, Outcome
 from tallybook.core import clock, errors, ids, pools, usage_log
 from tallybook.core.tenant import Tenant
 from tallybook.flows import access, price_event
@@ -45,7 +46,9 @@ async def set_period_total(services: Services, tenant: Tenant, wanted: PeriodTot
         raise errors.Unavailable("terms_changing", "The customer's terms keep changing; send the same request again.")
     if receipt.outcome is Outcome.REFUSED:
         raise errors.BillingError("included_limit_reached", f"Feature {wanted.feature_code} stops at what the plan includes.", param="value")
-    if receipt.outcome in (Outcome.FROZEN, Outcome.LIMIT, Outcome.CONFLICT):
+    if receipt.outcome is Outcome.CONFLICT:
+        raise errors.Conflict("idempotency_key_mismatch", "This Idempotency-Key was used with another body before.")
+    if receipt.outcome in (Outcome.FROZEN, Outcome.LIMIT):
         raise errors.Unavailable("pool_frozen", "The customer's pools take no change now.", retry_after_s=30)
     previous = charge.opening - receipt.found
     return Correction(
@@ -82,6 +85,12 @@ def _charge(standing: Standing, wanted: PeriodTotal, identity: str) -> Charge:
         amount=left,
         opening=feature.included_nano,
         blocks=standing.blocks(feature),
+        fingerprint=_fingerprint(wanted),
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
     )
+
+
+def _fingerprint(wanted: PeriodTotal) -> bytes:
+    content = f"{wanted.feature_code}\0{wanted.quantity_nano}\0{wanted.reason or ''}"
+    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest()

@@ -29,6 +29,7 @@ from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection
 from tallybook.subscriptions import actions as subscriptions
 from tallybook.subscriptions import clock_store, deadlines, period_store, store
+from tallybook.subscriptions.deadlines import Billed
 from tallybook.subscriptions.model import Subscription, UsagePeriod
 from tallybook.tenancy import actions as tenancy
 
@@ -66,7 +67,7 @@ async def close_due(services: Services) -> Sequence[Settled | Unsettled]:
 
 
 async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[Settled | Unsettled]:
-    """Take periods through all steps. Raises Unavailable (and the errors of a lost store) when they should be tried again later."""
+    """Take periods through all steps. Raises Unavailable, and the errors of a lost store, when it is to be tried again."""
     if not periods:
         return []
     await begin(services, periods)
@@ -91,7 +92,9 @@ async def begin(services: Services, periods: Sequence[UsagePeriod]) -> None:
 async def mark(services: Services, periods: Sequence[UsagePeriod]) -> dict[int, int]:
     """Step 3: a tick in each partition that has none yet for these periods. Returns the sequence to reach in each partition."""
     unmarked = [period for period in periods if period.closing_seq is None]
-    ticks = {partition: await services.till.tick(partition) for partition in {_partition(services, period) for period in unmarked}}
+    ticks = {
+        partition: await services.till.tick(partition) for partition in {_partition(services, period) for period in unmarked}
+    }
     async with postgres.transaction(services.database) as connection:
         for period in unmarked:
             await period_store.save_closing_seq(connection, period, ticks[_partition(services, period)])
@@ -111,7 +114,9 @@ async def catch_up(services: Services, goals: dict[int, int]) -> None:
             read = {partition: await invoice_store.rolled_up_to(connection, partition) for partition in waiting}
         waiting = {partition: goal for partition, goal in waiting.items() if read[partition] < goal}
         if waiting and asyncio.get_running_loop().time() > deadline:
-            behind = ", ".join(f"partition {partition}: {read[partition]} of {goal}" for partition, goal in sorted(waiting.items()))
+            behind = ", ".join(
+                f"partition {partition}: {read[partition]} of {goal}" for partition, goal in sorted(waiting.items())
+            )
             raise errors.Unavailable("book_behind", f"The book has not read the log far enough to bill ({behind}).")
         if waiting:
             await asyncio.sleep(_POLL_S)
@@ -123,8 +128,10 @@ async def _settle_one(services: Services, period: UsagePeriod) -> Settled | Unse
             return await settle(connection, period, services.clock())
     except (errors.Unavailable, *postgres.TRANSIENT_ERRORS):
         raise
-    except Exception as error:
-        _LOG.exception("period not settled", extra={"subscription_id": period.subscription_id, "starts_at": period.starts_at.isoformat()})
+    except Exception as error:  # noqa: BLE001 - one broken period must not hold up the others; it is told and logged
+        _LOG.exception(
+            "period not settled", extra={"subscription_id": period.subscription_id, "starts_at": period.starts_at.isoformat()}
+        )
         return Unsettled(period, error)
 
 
@@ -135,13 +142,15 @@ async def settle(connection: Connection, period: UsagePeriod, real_now: datetime
     if current.state == "closed":
         return Settled(current, subscription, await invoice_store.at_boundary(connection, subscription.id, current.ends_at))
     now = await tenancy.clock_now(connection, current.tenant, real_now)
+    # The order of locks is the same as when a subscription starts: the customer's terms, then the invoice counter.
+    await tenancy.bump_customer_terms(connection, current.tenant, current.customer_id)
     invoice = await billing.bill(connection, subscription, current, now)
     await period_store.close(connection, current, now)
     moved = await subscriptions.move_on(connection, subscription, current, now)
     if (subscription.status, moved.status) == ("trialing", "active"):
         await billing.announce_activation(connection, current.tenant, moved, current.ends_at, invoice)
-    await tenancy.bump_customer_terms(connection, current.tenant, current.customer_id)
-    await clock_store.note(connection, current.tenant, deadlines.processed(current, moved, invoice))
+    billed = None if invoice is None else Billed(invoice.public_id, invoice.number_text, invoice.total_cents)
+    await clock_store.note(connection, current.tenant, deadlines.processed(current, moved, billed))
     return Settled(replace(current, state="closed"), moved, invoice)
 
 

@@ -27,8 +27,8 @@ _RUNS_AT_ONCE = 20
 async def start(connection: Connection, tenant: Tenant, now: datetime, target: datetime) -> ClockRun:
     """Queue a run to `target`, inside the caller's transaction. `now` is the tenant's clock.
 
-    Raises Forbidden (`sandbox_only`), ValidationError for a target that is not ahead or too far, and Conflict (`already_scheduled`)
-    while another run is under way.
+    Raises Forbidden (`sandbox_only`), ValidationError for a target that is not ahead or too far, and Conflict
+    (`already_scheduled`) while another run is under way.
     """
     check_sandbox(tenant)
     if target <= now:
@@ -41,7 +41,9 @@ async def start(connection: Connection, tenant: Tenant, now: datetime, target: d
         async with connection.transaction():
             return await clock_store.insert(connection, tenant, ids.new("tcr"), now, target, estimated)
     except postgres.UniqueViolationError as error:
-        raise errors.Conflict("already_scheduled", "A run of the test clock is still under way; wait until it has ended.") from error
+        raise errors.Conflict(
+            "already_scheduled", "A run of the test clock is still under way; wait until it has ended."
+        ) from error
 
 
 def check_sandbox(tenant: Tenant) -> None:
@@ -58,7 +60,7 @@ async def carry_on(services: Services) -> int:
 
 
 async def execute(services: Services, run: ClockRun) -> bool:
-    """Take a run to its end, unless somebody else is at it. Raises the errors of a lost store; the run then waits to be carried on."""
+    """Take a run to its end, unless somebody else is at it. Raises the errors of a lost store; the run then waits."""
     async with services.database.acquire() as claim:
         if not await clock_store.try_claim(claim, run.tenant.id):
             return False
@@ -76,7 +78,7 @@ async def _run(services: Services, run: ClockRun) -> None:
         problem = await _turn(services, run)
     except (errors.Unavailable, redis.RedisError, *postgres.TRANSIENT_ERRORS):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the run ends as failed and says why
         _LOG.exception("test clock run failed", extra={"run": run.id})
         problem = f"{type(error).__name__}: {error}"
     async with postgres.transaction(services.database) as connection:

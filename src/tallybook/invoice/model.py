@@ -57,7 +57,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An invoice that has no number yet. `billed_at` is the period boundary it belongs to: one invoice a subscription and boundary."""
+    """An invoice without a number. `billed_at` is the period boundary it belongs to: one invoice a subscription and boundary."""
 
     subscription_id: int
     customer_id: int

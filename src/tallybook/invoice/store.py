@@ -72,7 +72,9 @@ async def lines(connection: Connection, invoice_id: int) -> Sequence[Line]:
     return [_line(row) for row in await connection.fetch(_QUERIES["lines_of_invoice"], invoice_id)]
 
 
-async def pools_of_period(connection: Connection, customer_id: int, subscription_id: int, period_start_s: int) -> Sequence[PoolTotals]:
+async def pools_of_period(
+    connection: Connection, customer_id: int, subscription_id: int, period_start_s: int
+) -> Sequence[PoolTotals]:
     """The book's pools of a subscription that are named by this period start. Ask once the book has read far enough."""
     pattern = f"{subscription_id}.%.{period_start_s}"
     rows = await connection.fetch(_QUERIES["pools_of_period"], customer_id, pattern)

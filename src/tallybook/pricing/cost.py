@@ -77,7 +77,8 @@ def price(row: PriceRow, usage: TokenUsage, margin_bps: int = 0) -> Priced:
     )
     charge = money.divide_half_even(cost * (money.BPS + margin_bps), _MARGIN_UNIT)
     if charge > money.AMOUNT_MAX:
-        raise errors.invalid("inputTokens", f"the event would cost {money.usd(charge)}, more than the {money.usd(money.AMOUNT_MAX)} one event may")
+        most = money.usd(money.AMOUNT_MAX)
+        raise errors.invalid("inputTokens", f"the event would be charged {money.usd(charge)}; one event may take at most {most}")
     return Priced(
         money.divide_half_even(cost, money.PICO_PER_NANO),
         charge,
@@ -119,8 +120,10 @@ def _contradiction(usage: TokenUsage, margin_bps: int) -> errors.ValidationError
         if count < 0:
             return errors.invalid(name, f"{name} is {count}, which is below 0")
     if usage.cache_write_1h_tokens > usage.cache_write_tokens:
-        message = f"cacheWrite1hTokens ({usage.cache_write_1h_tokens}) is a part of cacheWriteTokens ({usage.cache_write_tokens}) and exceeds it"
-        return errors.invalid("cacheWrite1hTokens", message)
+        part, whole = usage.cache_write_1h_tokens, usage.cache_write_tokens
+        return errors.invalid(
+            "cacheWrite1hTokens", f"cacheWrite1hTokens ({part}) exceed cacheWriteTokens ({whole}), which contain them"
+        )
     message = (
         f"cacheReadTokens ({usage.cache_read_tokens}) + cacheWriteTokens ({usage.cache_write_tokens}) exceed inputTokens "
         f"({usage.input_tokens}), which counts them too; send inputTokensIncludeCache: false if yours does not"

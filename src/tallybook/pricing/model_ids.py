@@ -157,9 +157,11 @@ def _maker(ids: tuple[str, ...]) -> str | None:
 
 
 def _trigrams(text: str) -> frozenset[str]:
-    padded = f"  {folded(text)} "
+    padded = f"  {folded(text).replace('-', ' ')} "
     return frozenset(padded[start : start + 3] for start in range(len(padded) - 2))
 
 
-def _similarity(left: frozenset[str], right: frozenset[str]) -> float:
-    return 2 * len(left & right) / (len(left) + len(right))
+def _similarity(wanted: frozenset[str], known: frozenset[str]) -> float:
+    """How alike two ids are, and how much of the wanted one is in the known one, in equal parts; 0 to 1."""
+    shared = len(wanted & known)
+    return shared / (len(wanted) + len(known)) + shared / (2 * len(wanted))

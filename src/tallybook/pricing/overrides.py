@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from tallybook.pricing.rates import Price
 
@@ -32,9 +31,26 @@ def is_glob(pattern: str) -> bool:
     return "*" in pattern
 
 
+def matches(pattern: str, model_id: str) -> bool:
+    """Whether a glob stands for an id: `*` for any text, everything else for itself. Takes time linear in the id for each `*`."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == model_id
+    if not model_id.startswith(first):
+        return False
+    *middle, last = rest
+    at = len(first)
+    for piece in middle:
+        found = model_id.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return len(model_id) - len(last) >= at and model_id.endswith(last)
+
+
 def matching(candidates: Iterable[Override], model_id: str) -> tuple[Override, ...]:
     """The overrides that name this model, strongest first: the exact id, then the most literal glob, then the newest."""
-    found = [each for each in candidates if fnmatchcase(model_id, each.pattern)]
+    found = [each for each in candidates if matches(each.pattern, model_id)]
     return tuple(sorted(found, key=_strength, reverse=True))
 
 

@@ -65,7 +65,8 @@ class ModelEntry:
         rows = self.rows
         if not rows:
             raise self._unpriced()
-        found = rows[-1] if occurred_at_ms >= self.starts_ms[-1] else rows[max(bisect_right(self.starts_ms, occurred_at_ms) - 1, 0)]
+        newest = occurred_at_ms >= self.starts_ms[-1]
+        found = rows[-1] if newest else rows[max(bisect_right(self.starts_ms, occurred_at_ms) - 1, 0)]
         if found is None:
             raise self._unpriced(occurred_at_ms)
         return found
@@ -119,6 +120,10 @@ class PriceBook:
     def __len__(self) -> int:
         """How many models the catalog part holds, tombstoned ones included."""
         return len(self._entries)
+
+    def entries(self) -> list[ModelEntry]:
+        """The catalog's models by id, tombstoned ones included."""
+        return [self._entries[model_id] for model_id in sorted(self._entries)]
 
     def resolve(self, tenant_id: int, model: str) -> Resolved:
         """The model that `model` means for this tenant; a dict hit after the first time.

@@ -52,7 +52,7 @@ class Price:
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False):
-    """What each kind of token is charged at, with the rules for missing prices applied. `output` stays None where none is listed."""
+    """What each kind of token is charged at, with the rules for missing prices applied. `output` may still be None."""
 
     input: int
     output: int | None

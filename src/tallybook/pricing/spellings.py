@@ -9,10 +9,27 @@ from collections.abc import Iterator
 
 _GATEWAYS = frozenset(
     {
-        "azure", "azure_ai", "bedrock", "bedrock_converse", "cloudflare", "gateway", "google-ai-studio", "google-vertex", "helicone", "litellm",
-        "litellm_proxy", "openrouter", "portkey", "requesty", "vercel", "vercel_ai_gateway", "vertex", "vertex_ai", "vertexai",
+        "azure",
+        "azure_ai",
+        "bedrock",
+        "bedrock_converse",
+        "cloudflare",
+        "gateway",
+        "google-ai-studio",
+        "google-vertex",
+        "helicone",
+        "litellm",
+        "litellm_proxy",
+        "openrouter",
+        "portkey",
+        "requesty",
+        "vercel",
+        "vercel_ai_gateway",
+        "vertex",
+        "vertex_ai",
+        "vertexai",
     }
-)  # fmt: skip
+)
 _BEDROCK_ROUTES = frozenset({"converse", "converse_like", "invoke"})
 _OWNERS = {
     "gemini": "google",
@@ -95,7 +112,7 @@ def _without_bedrock(text: str) -> Iterator[str]:
 
 
 def without_date(text: str) -> str | None:
-    """Without one full date at the end (`-20250929`, `-2024-08-06`), or None. Four digits alone are no date: they name versions."""
+    """Without one full date at the end (`-20250929`, `-2024-08-06`), or None. Four digits alone name a version."""
     match = _DATE.search(text)
     return text[: match.start()] if match else None
 

@@ -92,7 +92,7 @@ def _quantity(value: Any, tokens: Tokens | None) -> int | None:  # noqa: ANN401 
     if type(value) is int:
         nano = value * money.NANO
     elif type(value) is msgspec.Raw:
-        nano = quantities.nano_from_text(bytes(value).decode())
+        nano = quantities.nano_from_bytes(bytes(value))
     else:
         return None
     return nano if nano is not None and 0 <= nano <= money.QUANTITY_MAX else None

@@ -50,6 +50,8 @@ def size(text: str) -> int | None:
 
 def is_printable(text: str, bytes_max: int) -> bool:
     """Whether a text is 1 … `bytes_max` bytes of UTF-8 without control characters."""
+    if text.isascii() and text.isprintable():
+        return 1 <= len(text) <= bytes_max
     length = size(text)
     return length is not None and 1 <= length <= bytes_max and not has_control(text)
 

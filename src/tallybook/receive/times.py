@@ -25,10 +25,10 @@ def unix_ms(moment: datetime) -> int:
 
 
 def from_text(text: str) -> int | None:
-    """Unix milliseconds of an ISO 8601 moment with `Z` or an offset, or None. Microseconds and finer are cut off."""
+    """Unix milliseconds of an ISO 8601 moment with `Z` or an offset, or None. Finer digits are cut off."""
     try:
         moment = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return None
     return None if moment.tzinfo is None else unix_ms(moment)
 
@@ -43,7 +43,7 @@ def check_time(occurred_at_ms: int | None, now_ms: int, field: str = "timestamp"
     earliest, latest = _shown(now_ms - PAST_MS), _shown(now_ms + FUTURE_MS)
     raise errors.invalid(
         field,
-        f"got {_shown(occurred_at_ms)}; must be from {earliest} (35 days before now) to {latest} (5 minutes after now)",
+        f"{field}: got {_shown(occurred_at_ms)}; must be from {earliest} (35 days before now) to {latest} (5 minutes after now)",
     )
 
 

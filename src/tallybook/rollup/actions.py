@@ -6,22 +6,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from tallybook.core import clock
-from tallybook.rollup import aggregate, log_reader, store
+from tallybook.rollup import aggregate, log_reader, rules, store
 from tallybook.rollup.model import Effects, GapError, Offset, PassResult, RawEntry
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
 
 _ATTEMPTS = 3
-_DECEMBER = 12
 
 
 async def roll_up(database: Pool, client: Redis, owned: Sequence[int], now: datetime) -> PassResult:
     """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 20,000 events at most.
 
-    Raises OffsetMovedError when another worker was faster, GapError when an entry is missing (after writing what comes before it and the
-    other partitions), and what Postgres or Redis raise; in each case the pass counted wholly or not at all, and the next one begins
-    where the book stands.
+    Raises OffsetMovedError when another worker was faster, GapError when an entry is missing (after writing what comes before it
+    and the other partitions), and what Postgres or Redis raise; in each case the pass counted wholly or not at all, and the next
+    one begins where the book stands.
     """
     after = await store.offsets(database, owned)
     entries, more = await log_reader.read(client, after)
@@ -86,7 +85,7 @@ async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now
 
 
 async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime) -> int:
-    """Commit entry by entry after Postgres refused them together, setting aside whole those it refuses alone. Returns how many."""
+    """Commit entry by entry after Postgres refused them together; those it refuses alone are set aside. Returns how many."""
     refused = 0
     for entry in entries:
         passed = [Offset(entry.partition, entry.seq - 1, entry.seq)]
@@ -102,7 +101,7 @@ async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetim
 
 async def _make_missing_months(database: Pool, effects: Effects, now: datetime) -> None:
     """Months of these events, and the coming one so that nobody waits for it at midnight."""
-    coming = (now.year + 1, 1) if now.month == _DECEMBER else (now.year, now.month + 1)
+    coming = (now.year + 1, 1) if now.month == rules.DECEMBER else (now.year, now.month + 1)
     wanted = {*effects.months, (now.year, now.month), coming}
     if {store.month_name(*month) for month in wanted} - await store.months_made(database):
         async with postgres.transaction(database) as connection:

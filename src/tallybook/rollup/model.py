@@ -34,7 +34,7 @@ class Quarantined:
 
 
 HourlyTotal = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int]
-"""tenant, customer, feature, hour, period_start_s, price, events, quantity, amount, cost, input, output, cache read, cache write."""
+"""tenant, customer, feature, hour, period_start_s, price; events, quantity, amount, cost, then input, output and cache tokens."""
 PoolChange = tuple[int, str, int, int, int, int, int, bool]
 """customer, pool, tenant, opening, charged, adjusted, expired, closed."""
 LedgerRow = tuple[int, str, int, str, int, int, int]

@@ -108,3 +108,137 @@ SELECT feature_id, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount
 FROM usage_hourly
 WHERE tenant_id = $1 AND customer_id = $2 AND period_start = $3
 GROUP BY feature_id;
+
+-- name: sum_events_and_hours
+-- Sums raw events and hourly totals, and counts the groups (customer, feature, hour, period, price) that differ, by measure.
+WITH events AS (
+    SELECT
+        tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
+        count(*)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount, sum(cost_nano) AS cost_nano,
+        sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+        sum(cache_read_tokens) AS cache_read_tokens, sum(cache_write_tokens) AS cache_write_tokens
+    FROM usage_events WHERE kind = 0
+    GROUP BY 1, 2, 3, 4, 5, 6
+), grouped AS (
+    SELECT measure, event_side, hour_side
+    FROM events AS e
+    FULL JOIN usage_hourly AS h USING (tenant_id, customer_id, feature_id, hour, period_start, price_id)
+    CROSS JOIN LATERAL (VALUES
+        (1, 'events', coalesce(e.events, 0), coalesce(h.events::numeric, 0)),
+        (2, 'quantity', coalesce(e.quantity_nano, 0), coalesce(h.quantity_nano, 0)),
+        (3, 'amount', coalesce(e.amount, 0), coalesce(h.amount, 0)),
+        (4, 'cost', coalesce(e.cost_nano, 0), coalesce(h.cost_nano, 0)),
+        (5, 'input tokens', coalesce(e.input_tokens, 0), coalesce(h.input_tokens, 0)),
+        (6, 'output tokens', coalesce(e.output_tokens, 0), coalesce(h.output_tokens, 0)),
+        (7, 'cache read tokens', coalesce(e.cache_read_tokens, 0), coalesce(h.cache_read_tokens, 0)),
+        (8, 'cache write tokens', coalesce(e.cache_write_tokens, 0), coalesce(h.cache_write_tokens, 0))
+    ) AS sides (place, measure, event_side, hour_side)
+)
+SELECT
+    measure, sum(event_side) AS event_side, sum(hour_side) AS hour_side,
+    count(*) FILTER (WHERE event_side <> hour_side) AS differing
+FROM grouped
+GROUP BY measure;
+
+-- name: sum_pools
+-- For each pool what balances, ledger and events (with what is in quarantine, given) say; only rows that differ, then one of sums.
+WITH quarantined AS (
+    SELECT customer_id, pool, sum(charged) AS charged, sum(adjusted) AS adjusted, sum(expired) AS expired
+    FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[])
+        AS given (customer_id, pool, charged, adjusted, expired)
+    GROUP BY 1, 2
+), taken AS (
+    SELECT customer_id, pool, kind, amount - spare_amount AS amount FROM usage_events WHERE pool <> ''
+    UNION ALL
+    SELECT customer_id, 'credits', 0, spare_amount FROM usage_events WHERE spare_amount > 0
+), events AS (
+    SELECT
+        customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind = 0), 0) AS charged,
+        coalesce(-sum(amount) FILTER (WHERE kind IN (1, 2)), 0) AS adjusted,
+        coalesce(sum(amount) FILTER (WHERE kind = 3), 0) AS expired
+    FROM taken GROUP BY 1, 2
+), ledger AS (
+    SELECT
+        customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind = 'opening'), 0) AS opening,
+        coalesce(-sum(amount) FILTER (WHERE kind = 'charge'), 0) AS charged,
+        coalesce(sum(amount) FILTER (WHERE kind = 'adjustment'), 0) AS adjusted,
+        coalesce(-sum(amount) FILTER (WHERE kind = 'expiry'), 0) AS expired
+    FROM pool_ledger GROUP BY 1, 2
+), joined AS (
+    SELECT customer_id, pool, b.tenant_id, measure, balance_side, ledger_side, event_side
+    FROM pool_balances AS b
+    FULL JOIN ledger AS l USING (customer_id, pool)
+    FULL JOIN events AS e USING (customer_id, pool)
+    FULL JOIN quarantined AS q USING (customer_id, pool)
+    CROSS JOIN LATERAL (VALUES
+        ('opening', coalesce(b.opening, 0), coalesce(l.opening, 0), coalesce(l.opening, 0)),
+        ('charged', coalesce(b.charged, 0), coalesce(l.charged, 0), coalesce(e.charged, 0) + coalesce(q.charged, 0)),
+        ('adjusted', coalesce(b.adjusted, 0), coalesce(l.adjusted, 0), coalesce(e.adjusted, 0) + coalesce(q.adjusted, 0)),
+        ('expired', coalesce(b.expired, 0), coalesce(l.expired, 0), coalesce(e.expired, 0) + coalesce(q.expired, 0))
+    ) AS sides (measure, balance_side, ledger_side, event_side)
+)
+SELECT
+    measure, NULL::bigint AS customer_id, NULL::text AS pool, NULL::integer AS tenant_id,
+    sum(balance_side) AS balance_side, sum(ledger_side) AS ledger_side, sum(event_side) AS event_side
+FROM joined GROUP BY measure
+UNION ALL
+SELECT measure, customer_id, pool, tenant_id, balance_side, ledger_side, event_side
+FROM joined
+WHERE balance_side <> ledger_side OR balance_side <> event_side;
+
+-- name: quarantined_items
+-- What is in quarantine.
+SELECT partition, seq, position, payload FROM quarantine ORDER BY id;
+
+-- name: sum_invoices
+-- Compares invoices with their lines, lines with their exact amounts, and billed overage with what the pools say.
+WITH totals AS (
+    SELECT i.id, i.total_cents, coalesce(sum(l.amount_cents), 0) AS lines_cents
+    FROM invoices AS i LEFT JOIN invoice_lines AS l ON l.invoice_id = i.id
+    GROUP BY i.id, i.total_cents
+), rounding AS (
+    SELECT
+        abs(exact_nano - amount_cents::numeric * 10000000) <= 5000000 AS cents_ok,
+        line_type NOT IN ('feature_overage', 'balance_overage')
+        OR abs(exact_nano * 1000000000 - quantity_nano * unit_price_nano) <= 500000000 AS exact_ok
+    FROM invoice_lines
+), billed AS (
+    SELECT i.customer_id, l.pool, l.line_type, sum(l.overage_nano) AS billed
+    FROM invoice_lines AS l JOIN invoices AS i ON i.id = l.invoice_id
+    WHERE l.pool IS NOT NULL
+    GROUP BY 1, 2, 3
+), overdrawn AS (
+    SELECT
+        customer_id, pool, closed, greatest(0, charged - opening - adjusted) AS beyond,
+        greatest(0, least(charged, charged - opening - adjusted)) AS beyond_usage, split_part(pool, '.', 2) = 'b' AS is_balance
+    FROM pool_balances
+), compared AS (
+    SELECT
+        coalesce(b.line_type = 'balance_overage', o.is_balance) AS is_balance, coalesce(b.billed, 0) AS billed,
+        CASE WHEN b.billed IS NULL AND NOT o.closed THEN o.beyond_usage ELSE 0 END AS still_open,
+        coalesce(CASE WHEN o.is_balance THEN o.beyond_usage ELSE o.beyond END, 0) AS billable
+    FROM billed AS b FULL JOIN overdrawn AS o USING (customer_id, pool)
+    WHERE b.billed IS NOT NULL OR o.is_balance
+)
+SELECT 'invoice totals = their lines (cents)' AS what,
+    coalesce(sum(total_cents), 0) AS left_side, coalesce(sum(lines_cents), 0) AS right_side,
+    count(*) FILTER (WHERE total_cents <> lines_cents) AS differing
+FROM totals
+UNION ALL
+SELECT 'invoice lines rounded right', count(*), count(*) FILTER (WHERE cents_ok AND exact_ok), 0 FROM rounding
+UNION ALL
+SELECT 'balance overage = invoiced + open (nano-USD)', coalesce(sum(billable), 0), coalesce(sum(billed + still_open), 0),
+    count(*) FILTER (WHERE billable <> billed + still_open)
+FROM compared WHERE is_balance
+UNION ALL
+SELECT 'feature overage of invoiced pools = invoiced (nano-units)', coalesce(sum(billable), 0), coalesce(sum(billed), 0),
+    count(*) FILTER (WHERE billable <> billed)
+FROM compared WHERE NOT is_balance;
+
+-- name: customers_with_pools
+-- Customers that the book has pools of.
+SELECT DISTINCT customer_id, tenant_id FROM pool_balances;
+
+-- name: pools_of_customers
+-- All pools of some customers.
+SELECT customer_id, pool, balance, closed FROM pool_balances WHERE customer_id = ANY ($1::bigint[]);

@@ -1,11 +1,13 @@
 """Which records the book can hold, and what it says about one that it cannot."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from tallybook.core import usage_log
 from tallybook.core.usage_log import Kind
 
+DECEMBER = 12
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 MOMENT_MS_MAX = 253_402_300_799_000
@@ -36,6 +38,8 @@ INT64_FIELDS = (
 )
 TEXT_FIELDS = ("event_id", "model", "matched_by", "service_tier", "reason")
 
+_NUMBER_BOUNDS = dict.fromkeys(INT32_FIELDS, INT32_MAX) | dict.fromkeys(INT64_FIELDS, INT64_MAX)
+_MOMENT_BOUNDS = {"occurred_at_ms": MOMENT_MS_MAX} | dict.fromkeys(SECOND_FIELDS, MOMENT_MS_MAX // 1000)
 _AMOUNT = re.compile(r"-?[0-9]{1,19}\Z")
 
 
@@ -51,15 +55,13 @@ def amount(text: str) -> int | None:
 
 def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
     """Why the record's effect on its pool is not known, or None. Such a record is counted nowhere but in quarantine."""
+    found = amount(outcome)
     if record.kind not in KINDS:
         return f"unknown kind {record.kind}"
-    found = amount(outcome)
-    if found is None:
-        return f"outcome {outcome[:40]!r} is not an amount"
+    if found is None or abs(record.amount) > INT64_MAX:
+        return f"amount {record.amount} or outcome {outcome[:40]!r} is not an amount of 64 bits"
     if not 0 <= record.tenant_id <= INT32_MAX or not 0 <= record.customer_id <= INT64_MAX:
         return f"tenant {record.tenant_id} or customer {record.customer_id} is out of range"
-    if abs(record.amount) > INT64_MAX:
-        return f"amount {record.amount} is beyond 64 bits"
     if "\0" in record.pool or len(record.pool) > POOL_NAME_MAX:
         return "pool name contains NUL or is too long"
     if record.kind == Kind.USAGE and not 0 <= found <= record.amount:
@@ -69,24 +71,21 @@ def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
 
 def detail_problem(record: usage_log.Record) -> str | None:
     """Why the event itself cannot be stored although its effect on the pool is known, or None."""
-    for name in INT32_FIELDS:
-        if abs(getattr(record, name)) > INT32_MAX:
-            return f"{name} {getattr(record, name)} is beyond 32 bits"
-    for name in INT64_FIELDS:
-        if abs(getattr(record, name)) > INT64_MAX:
-            return f"{name} {getattr(record, name)} is beyond 64 bits"
-    if not 0 <= record.occurred_at_ms <= MOMENT_MS_MAX:
-        return f"occurred_at_ms {record.occurred_at_ms} is no time"
-    for name in SECOND_FIELDS:
-        if not 0 <= getattr(record, name) * 1000 <= MOMENT_MS_MAX:
-            return f"{name} {getattr(record, name)} is no time"
+    return next(_detail_problems(record), None)
+
+
+def _detail_problems(record: usage_log.Record) -> Iterator[str]:
+    for name, bound in _NUMBER_BOUNDS.items():
+        if abs(getattr(record, name)) > bound:
+            yield f"{name} {getattr(record, name)} is beyond {bound.bit_length() + 1} bits"
+    for name, bound in _MOMENT_BOUNDS.items():
+        if not 0 <= getattr(record, name) <= bound:
+            yield f"{name} {getattr(record, name)} is no time"
     for name in TEXT_FIELDS:
         if "\0" in (getattr(record, name) or ""):
-            return f"{name} contains NUL"
-    properties = record.properties or {}
-    if any("\0" in text for item in properties.items() for text in item):
-        return "properties contain NUL"
-    return None
+            yield f"{name} contains NUL"
+    if any("\0" in text for item in (record.properties or {}).items() for text in item):
+        yield "properties contain NUL"
 
 
 def arrival_is_plausible(accepted_at_ms: int) -> bool:
@@ -96,5 +95,5 @@ def arrival_is_plausible(accepted_at_ms: int) -> bool:
 
 def month_bounds(year: int, month: int) -> tuple[datetime, datetime]:
     """The month as [start, end) in UTC."""
-    following = (year + 1, 1) if month == 12 else (year, month + 1)
+    following = (year + 1, 1) if month == DECEMBER else (year, month + 1)
     return datetime(year, month, 1, tzinfo=UTC), datetime(*following, 1, tzinfo=UTC)

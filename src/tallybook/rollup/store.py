@@ -1,9 +1,9 @@
 """The only SQL that writes the book's offsets, events, totals, pools, ledger and quarantine."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import IO, Protocol, cast
+from typing import Protocol, cast
 
 from tallybook.rollup import rules
 from tallybook.rollup.aggregate import EVENT_COLUMNS
@@ -15,7 +15,7 @@ _SQL = queries.load("tallybook.rollup")
 
 
 class _Copying(Protocol):
-    async def copy_to_table(self, table_name: str, *, source: IO[bytes], columns: Sequence[str], format: str) -> str: ...
+    copy_to_table: Callable[..., Awaitable[str]]
 
 
 async def ensure_offsets(connection: Querying, partitions: int) -> None:

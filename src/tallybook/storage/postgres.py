@@ -6,9 +6,10 @@ The only module that imports asyncpg. asyncpg carries no types, so everything el
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
@@ -31,7 +32,7 @@ TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     TimeoutError,
 )
-"""The whole transaction may be tried again: it was rolled back, or the server went away (then it is unknown whether it committed)."""
+"""The whole transaction may be tried again: it was rolled back, or the server went away (then nobody knows if it committed)."""
 
 VERSION_MIN = 140000
 _JSONB_VERSION = b"\x01"
@@ -74,14 +75,12 @@ class Transaction(Protocol):
     async def __aexit__(self, kind: object, error: object, trace: object, /) -> None: ...
     async def start(self) -> None: ...
     async def commit(self) -> None: ...
-    async def rollback(self) -> None: ...
 
 
 class Connection(Querying, Protocol):
     """One connection to the book."""
 
     def transaction(self, *, isolation: str | None = None, readonly: bool = False, deferrable: bool = False) -> Transaction: ...
-    def is_in_transaction(self) -> bool: ...
     def is_closed(self) -> bool: ...
     async def close(self, *, timeout: float | None = None) -> None: ...
     def terminate(self) -> None: ...
@@ -91,8 +90,6 @@ class Pool(Querying, Protocol):
     """Connections to the book, shared by the tasks of one process."""
 
     def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]: ...
-    def get_size(self) -> int: ...
-    def get_idle_size(self) -> int: ...
     async def close(self) -> None: ...
     def terminate(self) -> None: ...
 
@@ -106,21 +103,23 @@ async def connect(
     application_name: str = "tallybook",
 ) -> Pool:
     """Open a pool. jsonb and json columns read and write Python values; times are UTC. Raises OSError or PostgresError."""
-    pool: object = await asyncpg.create_pool(
-        url,
-        min_size=connections_min,
-        max_size=connections_max,
-        command_timeout=command_timeout_s,
-        init=_prepare,
-        server_settings=_session_settings(application_name),
-    )
+    with _told_where(url):
+        pool: object = await asyncpg.create_pool(
+            url,
+            min_size=connections_min,
+            max_size=connections_max,
+            command_timeout=command_timeout_s,
+            init=_prepare,
+            server_settings=_session_settings(application_name),
+        )
     return cast("Pool", pool)
 
 
 async def connect_one(url: str, *, application_name: str = "tallybook", timeout_s: int = 10) -> Connection:
     """Open a single connection outside any pool, for locks that are held and for administration."""
     settings = _session_settings(application_name)
-    connection = cast("Connection", await asyncpg.connect(url, timeout=timeout_s, server_settings=settings))
+    with _told_where(url):
+        connection = cast("Connection", await asyncpg.connect(url, timeout=timeout_s, server_settings=settings))
     await _prepare(connection)
     return connection
 
@@ -157,7 +156,19 @@ def _unsafe(version: int, found: dict[str, str]) -> Iterator[Unsafe]:
         remedy = "ALTER SYSTEM SET synchronous_commit = on; then reload, and look for ALTER ROLE or ALTER DATABASE settings too"
         yield Unsafe("synchronous_commit", "off", "anything but 'off'", remedy)
     if found["server_encoding"] != "UTF8":
-        yield Unsafe("server_encoding", found["server_encoding"], "'UTF8'", "create the database with ENCODING 'UTF8' TEMPLATE template0")
+        remedy = "create the database with ENCODING 'UTF8' TEMPLATE template0"
+        yield Unsafe("server_encoding", found["server_encoding"], "'UTF8'", remedy)
+
+
+@contextlib.contextmanager
+def _told_where(url: str) -> Generator[None]:
+    """Connection errors of the operating system name neither server nor address; the password in the URL stays out of them."""
+    try:
+        yield
+    except OSError as error:
+        parts = urlsplit(url)
+        place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise ConnectionError(f"Postgres can't be reached at {place}: {error}") from error
 
 
 def _session_settings(application_name: str) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """Named SQL statements in `queries.sql` files.
 
-    -- name: customer_by_reference
-    -- Finds a customer by public id or by the caller's own id.
-    SELECT …
+```sql
+-- name: customer_by_reference
+-- Finds a customer by public id or by the caller's own id.
+SELECT …
+```
 """
 
 import re
@@ -18,7 +20,7 @@ _SNAKE_CASE = re.compile(r"[a-z][a-z0-9_]*")
 
 @cache
 def load(package: str | None) -> Mapping[str, str]:
-    """The statements of a package's `queries.sql` by name; pass `__package__`. Raises ValueError for a file that breaks the form above."""
+    """The statements of a package's `queries.sql` by name; pass `__package__`. Raises ValueError for a file in another form."""
     if package is None:
         raise ValueError("queries are loaded by the modules of a package")
     source = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")

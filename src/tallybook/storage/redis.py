@@ -1,6 +1,6 @@
 """Redis: a client that never sends a command twice by itself, raw replies, and the settings the till relies on. Knows no key.
 
-Retries are off: after a lost reply nobody knows whether the command ran, and only the caller knows whether running it again is safe.
+Retries are off: after a lost reply nobody knows whether the command ran, and only the caller knows if running it again is safe.
 Replies are what Redis sends in RESP2 (bytes, int, None, lists); nothing is decoded or reshaped.
 """
 
@@ -41,7 +41,7 @@ class Redis:
         self._client.response_callbacks.clear()
 
     async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the reply's type depends on the command
-        """Send one command and return its raw reply. Raises RedisError; after a lost connection or timeout the outcome is unknown."""
+        """Send one command and return its raw reply. Raises RedisError; after a lost connection or timeout it may have run."""
         return cast("Any", await self._client.execute_command(*words))
 
     async def pipeline(self, *commands: tuple[Word, ...], atomic: bool) -> list[Any]:

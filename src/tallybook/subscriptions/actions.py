@@ -81,8 +81,8 @@ async def uncancel(connection: Connection, tenant: Tenant, now: datetime, public
 async def move_on(connection: Connection, subscription: Subscription, ended: UsagePeriod, now: datetime) -> Subscription:
     """After a period was closed: open the next one, or end the subscription where its cancellation takes effect.
 
-    The caller holds the subscription and the period. A subscription that was canceled at once may have a period left to close: up to
-    the moment of its cancellation.
+    The caller holds the subscription and the period. A subscription that was canceled at once may have a period left to
+    close: up to the moment of its cancellation.
     """
     if has_ended(subscription, ended.ends_at):
         if await store.end(connection, subscription.id, ended.ends_at, now):
@@ -131,7 +131,9 @@ async def _price(connection: Connection, plan: Plan, order: Order) -> Price | No
     price = await catalog.price_for(connection, plan, order.billing_interval, order.price)
     if price is None and not plan.is_free:
         which = "" if order.billing_interval is None else f"{order.billing_interval} "
-        raise Conflict("no_prices_configured", f"Plan {plan.code} has no {which}price.", param="billingInterval" if which else None)
+        raise Conflict(
+            "no_prices_configured", f"Plan {plan.code} has no {which}price.", param="billingInterval" if which else None
+        )
     return price
 
 

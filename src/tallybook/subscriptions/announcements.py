@@ -1,4 +1,4 @@
-"""What subscriptions tell the outside about themselves. Payloads name the customer as the caller does, where it has a name for it."""
+"""What subscriptions tell the outside about themselves. Payloads name the customer by the caller's own id, where there is one."""
 
 from tallybook.core import clock
 from tallybook.core.tenant import Tenant
@@ -23,7 +23,11 @@ async def activated(
     connection: Connection, tenant: Tenant, subscription: Subscription, cycle: Period, invoice: dict[str, object]
 ) -> None:
     """A subscription became active: at once, or after its trial. `invoice` says what was billed for it."""
-    about = {"currentPeriodStart": clock.iso(cycle.starts_at), "currentPeriodEnd": clock.iso(cycle.ends_at), "name": subscription.name}
+    about = {
+        "currentPeriodStart": clock.iso(cycle.starts_at),
+        "currentPeriodEnd": clock.iso(cycle.ends_at),
+        "name": subscription.name,
+    }
     await tenancy.announce(connection, tenant, "subscription.activated", _identity(subscription) | about | invoice)
 
 

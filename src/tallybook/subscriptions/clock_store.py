@@ -19,8 +19,8 @@ async def insert(
     connection: Connection, tenant: Tenant, run_id: str, started_at_time: datetime, target_time: datetime, estimated: int
 ) -> ClockRun:
     """Start an advance. Raises UniqueViolationError while another one of the tenant is under way."""
-    row = await connection.fetchrow(_QUERIES["insert_clock_run"], run_id, tenant.id, started_at_time, target_time, estimated)
-    return _run(row)
+    await connection.execute(_QUERIES["insert_clock_run"], run_id, tenant.id, started_at_time, target_time, estimated)
+    return ClockRun(run_id, tenant, "pending", started_at_time, target_time, estimated, 0, 0, (), None)
 
 
 async def latest(connection: Connection, tenant: Tenant) -> ClockRun | None:
@@ -51,6 +51,8 @@ async def start(connection: Connection, run_id: str) -> bool:
 
 async def note(connection: Connection, tenant: Tenant, item: Mapping[str, str | None]) -> None:
     """Tell of a processed deadline in the run that turns the tenant's clock; nothing happens when none does."""
+    if tenant.livemode:
+        return
     failed = item["status"] == "failed"
     counts = (int(not failed), int(failed))
     await connection.execute(_QUERIES["note_deadline"], tenant.id, [dict(item)], *counts, ITEMS_KEPT)
@@ -61,9 +63,16 @@ async def finish(connection: Connection, run_id: str, error: str | None) -> None
     await connection.execute(_QUERIES["clock_run_ended"], run_id, "completed" if error is None else "failed", error)
 
 
-def _run(row: Row | None) -> ClockRun:
-    if row is None:
-        message = "The statement returns a row."
-        raise LookupError(message)
-    fields = dict(row.items())
-    return ClockRun(**fields | {"items": tuple(fields["items"])})
+def _run(row: Row) -> ClockRun:
+    return ClockRun(
+        id=row["id"],
+        tenant=Tenant(row["tenant_id"], row["organization_id"], row["livemode"]),
+        status=row["status"],
+        started_at_time=row["started_at_time"],
+        target_time=row["target_time"],
+        estimated=row["estimated"],
+        completed=row["completed"],
+        failed=row["failed"],
+        items=tuple(row["items"]),
+        error=row["error"],
+    )

@@ -1,31 +1,29 @@
 """What a processed deadline is told as in a run of the test clock, in the wire's words. Pure."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
 
 from tallybook.core import clock
 from tallybook.subscriptions.model import Subscription, UsagePeriod
 
 
-class Billed(Protocol):
+@dataclass(frozen=True, slots=True)
+class Billed:
     """What is told of an invoice."""
 
-    @property
-    def public_id(self) -> str: ...
-    @property
-    def number_text(self) -> str: ...
-    @property
-    def total_cents(self) -> int: ...
+    public_id: str
+    number: str
+    total_cents: int
 
 
 def processed(period: UsagePeriod, after: Subscription, invoice: Billed | None) -> Mapping[str, str | None]:
     """A period that was closed: what became of the subscription, and what was billed."""
-    billed = None if invoice is None else f"{invoice.number_text}: {invoice.total_cents} cents"
+    billed = None if invoice is None else f"{invoice.number}: {invoice.total_cents} cents"
     return _item(period, after, "completed") | {
         "outcome": _outcome(period, after, billed=invoice is not None),
         "detail": billed or "nothing to bill",
         "invoiceId": None if invoice is None else invoice.public_id,
-        "invoiceNumber": None if invoice is None else invoice.number_text,
+        "invoiceNumber": None if invoice is None else invoice.number,
     }
 
 

@@ -88,7 +88,7 @@ class ClockRun:
     """One advance of a tenant's test clock. `items` tell what became of each deadline, in the wire's words."""
 
     id: str
-    tenant_id: int
+    tenant: Tenant
     status: RunStatus
     started_at_time: datetime
     target_time: datetime

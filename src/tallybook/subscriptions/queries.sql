@@ -151,22 +151,28 @@ GROUP BY feature_id;
 -- Starts an advance of the test clock; violates test_clock_runs_one_at_a_time while another is under way.
 INSERT INTO test_clock_runs (id, tenant_id, status, started_at_time, target_time, estimated)
 VALUES ($1, $2, 'pending', $3, $4, $5)
-RETURNING id, tenant_id, status, started_at_time, target_time, estimated, completed, failed, items, error;
+RETURNING id;
 
 -- name: latest_clock_run
 -- The tenant's last advance of the test clock.
-SELECT id, tenant_id, status, started_at_time, target_time, estimated, completed, failed, items, error
-FROM test_clock_runs
-WHERE tenant_id = $1
-ORDER BY created_at DESC
+SELECT
+    r.id, r.tenant_id, t.organization_id, t.livemode, r.status, r.started_at_time, r.target_time, r.estimated, r.completed, r.failed,
+    r.items, r.error
+FROM test_clock_runs AS r
+INNER JOIN tenants AS t ON t.id = r.tenant_id
+WHERE r.tenant_id = $1
+ORDER BY r.created_at DESC
 LIMIT 1;
 
 -- name: unfinished_clock_runs
 -- Advances that are waiting or were left half done, oldest first.
-SELECT id, tenant_id, status, started_at_time, target_time, estimated, completed, failed, items, error
-FROM test_clock_runs
-WHERE status IN ('pending', 'running')
-ORDER BY created_at
+SELECT
+    r.id, r.tenant_id, t.organization_id, t.livemode, r.status, r.started_at_time, r.target_time, r.estimated, r.completed, r.failed,
+    r.items, r.error
+FROM test_clock_runs AS r
+INNER JOIN tenants AS t ON t.id = r.tenant_id
+WHERE r.status IN ('pending', 'running')
+ORDER BY r.created_at
 LIMIT $1;
 
 -- name: try_claim_clock
@@ -187,7 +193,7 @@ UPDATE test_clock_runs
 SET
     completed = completed + $3, failed = failed + $4, updated_at = now(),
     items = (
-        SELECT coalesce(jsonb_agg(kept.item ORDER BY kept.place), '[]')
+        SELECT coalesce(jsonb_agg(kept.item ORDER BY kept.place), '[]'::jsonb)
         FROM (
             SELECT item, place
             FROM jsonb_array_elements(test_clock_runs.items || $2::jsonb) WITH ORDINALITY AS everything (item, place)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tallybook.catalog.model import BillingInterval
 from tallybook.core import clock
 from tallybook.core.errors import FieldError, ValidationError
 from tallybook.subscriptions import rules
@@ -19,7 +20,7 @@ class Order:
     customer: str
     plan: str
     plan_field: str = "planCode"
-    billing_interval: str | None = None
+    billing_interval: BillingInterval | None = None
     price: str | None = None
     name: str | None = None
     start_at: datetime | None = None
@@ -44,7 +45,9 @@ def check(order: Order, *, is_free: bool, billing_interval: str | None, now: dat
     problems: list[FieldError] = []
     trial_asked = order.custom_trial_days is not None
     if order.start_at is not None and order.start_at > now + AHEAD_MAX:
-        message = f"startDate {clock.iso(order.start_at)} is in the future; a subscription that starts later is not supported yet."
+        message = (
+            f"startDate {clock.iso(order.start_at)} is in the future; a subscription that starts later is not supported yet."
+        )
         problems.append(FieldError("startDate", message))
     if trial_asked and order.skip_trial:
         problems.append(FieldError("customTrialDays", "customTrialDays and skipTrial contradict each other; send one of them."))
@@ -53,7 +56,9 @@ def check(order: Order, *, is_free: bool, billing_interval: str | None, now: dat
     if trial_asked and is_free:
         problems.append(FieldError("customTrialDays", "The plan is free: there is nothing to try."))
     if order.cancel_at_period_end and billing_interval not in rules.PERIODS_PER_CYCLE:
-        problems.append(FieldError("cancelAtPeriodEnd", "cancelAtPeriodEnd needs a recurring price: this plan has no paid period that ends."))
+        problems.append(
+            FieldError("cancelAtPeriodEnd", "cancelAtPeriodEnd needs a recurring price: this plan has no paid period that ends.")
+        )
     if problems:
         raise ValidationError(problems)
 

@@ -145,7 +145,10 @@ def test_a_record_whose_effect_is_unknown_changes_no_pool(record: Record, outcom
     assert found.pools == [(1, "good", 1, 0, 2, 0, 0, False)]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode((2, log.ACCEPTED_MS, [], [])), log.entry([], accepted_at_ms=5)])
+_OTHER_VERSION = msgspec.msgpack.encode((2, log.ACCEPTED_MS, [], []))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", _OTHER_VERSION, log.entry([], accepted_at_ms=5)])
 def test_bytes_that_are_no_entry_are_quarantined_whole(data: bytes) -> None:
     found = effects(RawEntry(3, 8, data), log.raw(9, [log.usage("a")], partition=3))
     assert [(item.partition, item.seq, item.position, item.payload) for item in found.quarantined] == [(3, 8, None, data)]
@@ -176,8 +179,9 @@ _ITEMS = st.tuples(
 
 def _item(kind: Kind, customer_id: int, pool: str, amount: int, other: int) -> tuple[Record, str]:
     outcome = {Kind.USAGE: str(min(amount, other) if pool != "credits" else 0), Kind.SET: str(other), Kind.EXPIRY: str(other)}
-    record = log.usage("e", amount, customer_id=customer_id, pool=pool) if kind == Kind.USAGE else log.change(kind, amount, customer_id=customer_id, pool=pool)
-    return record, outcome.get(kind, "")
+    if kind == Kind.USAGE:
+        return log.usage("e", amount, customer_id=customer_id, pool=pool), outcome[kind]
+    return log.change(kind, amount, customer_id=customer_id, pool=pool), outcome.get(kind, "")
 
 
 def _left(items: Sequence[tuple[Record, str]]) -> dict[tuple[int, str], int]:

@@ -23,7 +23,14 @@ def test_each_kind_of_field_is_read() -> None:
     assert (found.port, found.reuse_port, found.redis_url) == (9000, True, "unix:///run/redis.sock")
 
 
-@pytest.mark.parametrize("given", [Settings(), Settings(catalog_url=""), Settings(port=0, reuse_port=True, catalog_url="file:///c", log_level="error", workers=3)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        Settings(),
+        Settings(catalog_url=""),
+        Settings(port=0, reuse_port=True, catalog_url="file:///c", log_level="error", workers=3),
+    ],
+)
 def test_a_child_process_reads_the_settings_of_its_parent(given: Settings) -> None:
     assert settings.from_environment(settings.to_environment(given)) == given
 

@@ -50,12 +50,18 @@ def test_usage_periods_from_31_january_end_on_the_last_day_of_short_months() -> 
 
 def test_a_yearly_price_from_a_leap_day_renews_on_28_february_and_again_on_the_leap_day() -> None:
     start = at("2024-02-29")
-    renewals = [rules.boundary(start, "yearly", index) for index in range(60) if rules.is_renewal(start, "yearly", rules.boundary(start, "yearly", index))]
+    renewals = [
+        rules.boundary(start, "yearly", index)
+        for index in range(60)
+        if rules.is_renewal(start, "yearly", rules.boundary(start, "yearly", index))
+    ]
     assert renewals == [at("2024-02-29"), at("2025-02-28"), at("2026-02-28"), at("2027-02-28"), at("2028-02-29")]
 
 
 def test_weekly_usage_periods_are_seven_days() -> None:
-    assert usage("2026-02-26T10:00:00", "weekly", "2026-03-05T09:59:59") == Period(at("2026-02-26T10:00:00"), at("2026-03-05T10:00:00"))
+    assert usage("2026-02-26T10:00:00", "weekly", "2026-03-05T09:59:59") == Period(
+        at("2026-02-26T10:00:00"), at("2026-03-05T10:00:00")
+    )
     assert usage("2026-02-26T10:00:00", "weekly", "2026-03-05T10:00:00").starts_at == at("2026-03-05T10:00:00")
 
 
@@ -91,7 +97,9 @@ def test_the_next_period_of_the_last_trial_period_is_the_first_paid_one() -> Non
     assert rules.next_period(at("2026-01-17"), trial_end, trial_end, "monthly", ended) == Period(trial_end, at("2026-02-28"))
 
 
-@pytest.mark.parametrize(("interval", "length"), [("weekly", 1), ("monthly", 1), ("quarterly", 3), ("semiannual", 6), ("yearly", 12)])
+@pytest.mark.parametrize(
+    ("interval", "length"), [("weekly", 1), ("monthly", 1), ("quarterly", 3), ("semiannual", 6), ("yearly", 12)]
+)
 def test_a_base_price_falls_due_once_a_cycle(interval: str, length: int) -> None:
     anchor = at("2026-01-31")
     due = [index for index in range(25) if rules.is_renewal(anchor, interval, rules.boundary(anchor, interval, index))]
@@ -131,7 +139,9 @@ def test_a_billing_cycle_is_what_one_base_price_pays(interval: str | None, expec
 
 def test_the_cycle_of_a_trial_is_the_whole_trial() -> None:
     trial_end = at("2026-03-20")
-    assert rules.cycle_at(at("2026-01-10"), trial_end, trial_end, "yearly", at("2026-02-15")) == Period(at("2026-01-10"), trial_end)
+    assert rules.cycle_at(at("2026-01-10"), trial_end, trial_end, "yearly", at("2026-02-15")) == Period(
+        at("2026-01-10"), trial_end
+    )
     assert rules.cycle_at(at("2026-01-10"), trial_end, trial_end, "yearly", trial_end) == Period(trial_end, at("2027-03-20"))
 
 

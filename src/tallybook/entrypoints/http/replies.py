@@ -27,7 +27,7 @@ def request_ids() -> Callable[[], str]:
 
 def json_reply(status: int, body: bytes, request_id: str) -> web.Response:
     """A JSON answer."""
-    return web.Response(status=status, body=body, headers={"Content-Type": JSON, REQUEST_ID_HEADER: request_id})
+    return web.Response(status=status, body=body, headers={"Content-Type": JSON, REQUEST_ID_HEADER: request_id, "Server": "tallybook"})
 
 
 def error_reply(problem: errors.TallybookError, request_id: str) -> web.Response:

@@ -2,6 +2,28 @@
 
 from types import ModuleType
 
-from tallybook.entrypoints.http.resources import api_keys
+from tallybook.entrypoints.http.resources import (
+    ai_models,
+    api_keys,
+    customers,
+    feature_access,
+    features,
+    invoices,
+    plans,
+    subscriptions,
+    test_clock,
+    usage,
+)
 
-MODULES: tuple[ModuleType, ...] = (api_keys,)
+MODULES: tuple[ModuleType, ...] = (
+    api_keys,
+    customers,
+    features,
+    plans,
+    subscriptions,
+    usage,
+    feature_access,
+    invoices,
+    test_clock,
+    ai_models,
+)

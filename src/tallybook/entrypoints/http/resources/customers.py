@@ -60,12 +60,12 @@ class UpdateCustomer(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """What to change of a customer; null removes. `metadata` replaces what was there."""
 
     email: Email | UnsetType = UNSET
-    external_id: ExternalId | None | UnsetType = UNSET
-    full_name: Text | None | UnsetType = UNSET
-    tax_document: Text | None | UnsetType = UNSET
-    timezone: Timezone | None | UnsetType = UNSET
-    metadata: Metadata | None | UnsetType = UNSET
-    address: Address | None | UnsetType = UNSET
+    external_id: ExternalId | UnsetType | None = UNSET
+    full_name: Text | UnsetType | None = UNSET
+    tax_document: Text | UnsetType | None = UNSET
+    timezone: Timezone | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
+    address: Address | UnsetType | None = UNSET
 
 
 class CustomersQuery(ListQuery, kw_only=True):
@@ -184,7 +184,7 @@ def _as_sent(item: msgspec.Raw) -> dict[str, Any]:
 
 def _new(body: BatchCustomer) -> model.NewCustomer:
     if body.id is not None and body.external_id not in (None, body.id):
-        raise errors.invalid("externalId", f"id is {body.id!r} and externalId {body.external_id!r}: both name your own id, so send one.")
+        raise errors.invalid("externalId", f"id {body.id!r} and externalId {body.external_id!r} differ; both are your own id.")
     return model.NewCustomer(
         email=body.email,
         external_id=body.external_id if body.id is None else body.id,

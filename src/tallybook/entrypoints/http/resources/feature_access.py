@@ -1,7 +1,7 @@
 """What a customer has now: one feature or all of them."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -33,7 +33,7 @@ class FeatureAccess(msgspec.Struct, rename="camel", kw_only=True):
     allowed: bool
     type: str
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    consumption: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+    consumption: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     object: str = "feature_access"
 
 

@@ -1,4 +1,4 @@
-"""Plans, what they say about features, and their prices."""
+"""Plans and their prices. What a plan says about a feature is in `features`."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -8,17 +8,19 @@ from msgspec import UNSET, UnsetType
 
 from tallybook.catalog import actions, model, store
 from tallybook.core import clock, cursors, errors, money
-from tallybook.entrypoints.http.resources.features import CatalogQuery, Description, Name
+from tallybook.entrypoints.http.resources.features import (
+    CatalogQuery,
+    Description,
+    Name,
+    PlanFeatureItem,
+    Reference,
+    item_of_plan,
+    scaled,
+)
 from tallybook.entrypoints.http.routing import Call, Operation, Page
 
-BPS_PER_PERCENT = 100
 Code = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+(?!\n)$")]
-Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Metadata = Annotated[dict[str, Any], msgspec.Meta(max_length=50)]
-Units = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
-UnitPrice = Annotated[int, msgspec.Meta(ge=0, le=10_000_000_000, description="10000 = $1.00")]
-CreditsPerUnit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-Margin = Annotated[int, msgspec.Meta(ge=0, le=10_000, description="percent")]
 Cents = Annotated[int, msgspec.Meta(ge=0, le=10_000_000_000, description="cents")]
 TrialDays = Annotated[int, msgspec.Meta(ge=0, le=730)]
 Balance = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000, description="10000 = $1.00")]
@@ -26,10 +28,6 @@ Credits = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 
 
 class _Request(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class _Response(msgspec.Struct, rename="camel", kw_only=True):
     pass
 
 
@@ -51,8 +49,8 @@ class UpdatePlan(_Request, kw_only=True):
     """What to change of a plan; null removes. `metadata` replaces what was there."""
 
     name: Name | UnsetType = UNSET
-    description: Description | None | UnsetType = UNSET
-    metadata: Metadata | None | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
     is_public: bool | UnsetType = UNSET
 
 
@@ -60,31 +58,6 @@ class SetVisibility(_Request, kw_only=True):
     """Whether the plan is listed publicly."""
 
     is_public: bool
-
-
-class Overage(_Request, kw_only=True):
-    """Use beyond what is included. On a balance plan `unitPrice` is the fixed price of every unit."""
-
-    enabled: bool | UnsetType = UNSET
-    unit_price: UnitPrice | UnsetType = UNSET
-
-
-class UpdatePlanFeature(_Request, kw_only=True):
-    """What to change of a feature on a plan. `margin` is Tallybook's own."""
-
-    enabled: bool | UnsetType = UNSET
-    included_amount: Units | UnsetType = UNSET
-    unlimited: bool | UnsetType = UNSET
-    overage: Overage | UnsetType = UNSET
-    credits_per_unit: CreditsPerUnit | None | UnsetType = UNSET
-    margin: Margin | None | UnsetType = UNSET
-
-
-class AddPlanFeature(UpdatePlanFeature, kw_only=True):
-    """A feature to include in a plan: `feat_…` or its code."""
-
-    feature_id: Reference
-    pricing_mode: model.PricingMode | UnsetType = UNSET
 
 
 class AddPrice(_Request, kw_only=True):
@@ -107,8 +80,8 @@ class UpdatePrice(_Request, kw_only=True):
     price: Cents | UnsetType = UNSET
     is_default: bool | UnsetType = UNSET
     trial_days: TrialDays | UnsetType = UNSET
-    included_balance: Balance | None | UnsetType = UNSET
-    included_credits: Credits | None | UnsetType = UNSET
+    included_balance: Balance | UnsetType | None = UNSET
+    included_credits: Credits | UnsetType | None = UNSET
     metadata: Metadata | UnsetType = UNSET
     market_prices: list[dict[str, Any]] | None = None
 
@@ -119,35 +92,7 @@ class PlansQuery(CatalogQuery, kw_only=True):
     include_private: bool = False
 
 
-class PlanOverage(_Response, kw_only=True):
-    """Use beyond what is included, as a plan shows it."""
-
-    enabled: bool
-    model: str | None
-    unit_price: int | float | None
-
-
-class PlanItemFeature(_Response, kw_only=True):
-    """A feature as a plan shows it. `featureId`, `creditsPerUnit`, `pricingMode` and `margin` are Tallybook's own."""
-
-    feature_id: str
-    code: str
-    name: str
-    type: model.FeatureType
-    unit_name: str | None
-    enabled: bool
-    included_amount: int | None
-    unlimited: bool
-    overage: PlanOverage | None
-    credits_per_unit: int | None
-    pricing_mode: model.PricingMode
-    margin: int | None
-    regional_prices: list[object] = []
-
-
-class PlanItemPrice(_Response, kw_only=True):
-    """A price as a plan shows it."""
-
+class _PriceFields(msgspec.Struct, rename="camel", kw_only=True):
     id: str
     billing_interval: model.BillingInterval
     price: int
@@ -158,11 +103,25 @@ class PlanItemPrice(_Response, kw_only=True):
     offer_id: str | None = None
     inherits_from_price_id: str | None = None
     metadata: dict[str, Any]
-    market_prices: list[object] = []
-    regional_prices: list[object] = []
+    market_prices: list[Any] = []
 
 
-class Plan(_Response, kw_only=True):
+class PlanPrice(_PriceFields, kw_only=True):
+    """A price of a plan."""
+
+    object: str = "plan_price"
+    plan_id: str
+    created_at: str
+    updated_at: str
+
+
+class PlanPriceItem(_PriceFields, kw_only=True):
+    """A price as its plan shows it."""
+
+    regional_prices: list[Any] = []
+
+
+class Plan(msgspec.Struct, rename="camel", kw_only=True):
     """A plan with its features and prices."""
 
     object: str = "plan"
@@ -180,62 +139,12 @@ class Plan(_Response, kw_only=True):
     metadata: dict[str, Any] | None
     created_at: str
     updated_at: str
-    features: list[PlanItemFeature]
-    prices: list[PlanItemPrice]
-    exchange_rates: list[object] = []
+    features: list[PlanFeatureItem]
+    prices: list[PlanPriceItem]
+    exchange_rates: list[Any] = []
 
 
-class PlanFeatureOverage(_Response, kw_only=True):
-    """Use beyond what is included."""
-
-    enabled: bool
-    unit_price: int | float
-
-
-class PlanFeature(_Response, kw_only=True):
-    """What a plan says about a feature."""
-
-    object: str = "plan_feature"
-    plan_id: str
-    feature_id: str
-    enabled: bool
-    included_amount: int
-    unlimited: bool
-    overage: PlanFeatureOverage
-    credits_per_unit: int | None
-    pricing_mode: model.PricingMode
-    margin: int | None
-
-
-class RemovedPlanFeature(_Response, kw_only=True):
-    """A feature that is no longer on a plan."""
-
-    object: str = "plan_feature"
-    id: str
-    removed: bool = True
-
-
-class PlanPrice(_Response, kw_only=True):
-    """A price of a plan."""
-
-    object: str = "plan_price"
-    id: str
-    plan_id: str
-    billing_interval: model.BillingInterval
-    price: int
-    is_default: bool
-    trial_days: int
-    included_balance: int | float | None
-    included_credits: int | None
-    offer_id: str | None = None
-    inherits_from_price_id: str | None = None
-    metadata: dict[str, Any]
-    market_prices: list[object] = []
-    created_at: str
-    updated_at: str
-
-
-class Deleted(_Response, kw_only=True):
+class Deleted(msgspec.Struct, rename="camel", kw_only=True):
     """A plan or price that is no longer on offer."""
 
     object: str
@@ -283,9 +192,7 @@ async def list_all(call: Call) -> Page:
 async def update(call: Call) -> Plan:
     """Change what is given and leave the rest."""
     body: UpdatePlan = call.body
-    change = model.PlanChange(
-        name=body.name, description=body.description, metadata=body.metadata, is_public=body.is_public
-    )
+    change = model.PlanChange(name=body.name, description=body.description, metadata=body.metadata, is_public=body.is_public)
     return await _shown(call, await actions.update_plan(call.connection, call.tenant, call.now, call.path["id"], change))
 
 
@@ -302,28 +209,6 @@ async def delete(call: Call) -> Deleted:
     return Deleted(object="plan", id=plan.public_id)
 
 
-async def add_feature(call: Call) -> PlanFeature:
-    """Include a feature in a plan."""
-    body: AddPlanFeature = call.body
-    change = _change(body, body.pricing_mode)
-    path = call.path["id"], body.feature_id
-    return _plan_feature(*await actions.add_plan_feature(call.connection, call.tenant, call.now, *path, change))
-
-
-async def update_feature(call: Call) -> PlanFeature:
-    """Change what a plan says about a feature."""
-    path = call.path["id"], call.path["featureId"]
-    change = _change(call.body, UNSET)
-    return _plan_feature(*await actions.update_plan_feature(call.connection, call.tenant, call.now, *path, change))
-
-
-async def remove_feature(call: Call) -> RemovedPlanFeature:
-    """Take a feature off a plan."""
-    path = call.path["id"], call.path["featureId"]
-    removed = await actions.remove_plan_feature(call.connection, call.tenant, call.now, *path)
-    return RemovedPlanFeature(id=removed.feature.public_id)
-
-
 async def add_price(call: Call) -> PlanPrice:
     """Add a price to a plan."""
     body: AddPrice = call.body
@@ -331,7 +216,7 @@ async def add_price(call: Call) -> PlanPrice:
     if body.price is None:
         raise errors.invalid("price", "price is required.")
     amounts = model.PriceAmounts(
-        body.price, body.trial_days, _times(body.included_balance, money.NANO_PER_RATE), body.included_credits
+        body.price, body.trial_days, scaled(body.included_balance, money.NANO_PER_RATE), body.included_credits
     )
     new = model.NewPrice(body.billing_interval, amounts, is_default=body.is_default, metadata=body.metadata)
     return _plan_price(*await actions.add_price(call.connection, call.tenant, call.now, call.path["id"], new))
@@ -344,7 +229,7 @@ async def update_price(call: Call) -> PlanPrice:
     change = model.PriceChange(
         price_cents=body.price,
         trial_days=body.trial_days,
-        included_balance_nano=_times(body.included_balance, money.NANO_PER_RATE),
+        included_balance_nano=scaled(body.included_balance, money.NANO_PER_RATE),
         included_credits=body.included_credits,
         is_default=body.is_default,
         metadata=body.metadata,
@@ -374,19 +259,139 @@ def _refuse_unsupported(**fields: object) -> None:
             raise errors.invalid(name, f"{name} is not supported yet; leave it out.")
 
 
-def _change(body: UpdatePlanFeature, pricing_mode: model.PricingMode | UnsetType) -> model.SettingsChange:
-    overage = body.overage if isinstance(body.overage, Overage) else Overage()
-    return model.SettingsChange(
-        enabled=body.enabled,
-        included_units=body.included_amount,
-        unlimited=body.unlimited,
-        overage_enabled=overage.enabled,
-        unit_price_nano=UNSET if overage.unit_price is UNSET else overage.unit_price * money.NANO_PER_RATE,
-        credits_per_unit=body.credits_per_unit,
-        pricing_mode=pricing_mode,
-        margin_bps=_times(body.margin, BPS_PER_PERCENT),
+async def _shown(call: Call, plan: model.Plan) -> Plan:
+    contents = await store.contents(call.connection, [plan])
+    return _plan(plan, contents[plan.id])
+
+
+def _plan(plan: model.Plan, contents: model.Contents) -> Plan:
+    return Plan(
+        id=plan.public_id,
+        name=plan.name,
+        code=plan.code,
+        description=plan.description,
+        consumption_model=plan.consumption_model,
+        is_public=plan.is_public,
+        is_free=plan.is_free,
+        block_on_exhaustion=plan.block_on_exhaustion,
+        sort_order=plan.sort_order,
+        metadata=None if plan.metadata is None else dict(plan.metadata),
+        created_at=clock.iso(plan.created_at),
+        updated_at=clock.iso(plan.updated_at),
+        features=[item_of_plan(included) for included in contents.features],
+        prices=[PlanPriceItem(**_price_fields(price)) for price in contents.prices],
     )
 
 
-def _times(value: int | None | UnsetType, factor: int) -> Any:
-    return value * factor if isinstance(value, int) else value
+def _plan_price(plan: model.Plan, price: model.Price) -> PlanPrice:
+    return PlanPrice(
+        plan_id=plan.public_id,
+        created_at=clock.iso(price.created_at),
+        updated_at=clock.iso(price.updated_at),
+        **_price_fields(price),
+    )
+
+
+def _price_fields(price: model.Price) -> dict[str, Any]:
+    amounts = price.amounts
+    return {
+        "id": price.public_id,
+        "billing_interval": price.billing_interval,
+        "price": amounts.price_cents,
+        "is_default": price.is_default,
+        "trial_days": amounts.trial_days,
+        "included_balance": None if amounts.included_balance_nano is None else money.rate(amounts.included_balance_nano),
+        "included_credits": amounts.included_credits,
+        "metadata": dict(price.metadata),
+    }
+
+
+_operation = partial(Operation, permission="plan")
+
+OPERATIONS = (
+    _operation(
+        method="POST",
+        path="/plans",
+        id="create-plan",
+        summary="Add a plan.",
+        handler=create,
+        body=CreatePlan,
+        returns=Plan,
+        example={"name": "Pro", "code": "pro", "consumptionModel": "balance", "blockOnExhaustion": True},
+    ),
+    _operation(method="GET", path="/plans/{id}", id="get-plan", summary="Get a plan by id or code.", handler=get, returns=Plan),
+    _operation(
+        method="GET",
+        path="/plans",
+        id="list-plans",
+        summary="List the plans on offer, newest first; private ones on request.",
+        handler=list_all,
+        query=PlansQuery,
+        returns=Plan,
+        is_list=True,
+    ),
+    _operation(
+        method="PATCH",
+        path="/plans/{id}",
+        id="update-plan",
+        summary="Change the name, description, visibility or metadata of a plan.",
+        handler=update,
+        body=UpdatePlan,
+        returns=Plan,
+        example={"description": "For growing teams"},
+    ),
+    _operation(
+        method="PUT",
+        path="/plans/{id}/visibility",
+        id="set-plan-visibility",
+        summary="List a plan publicly, or not.",
+        handler=set_visibility,
+        body=SetVisibility,
+        returns=Plan,
+        example={"isPublic": False},
+    ),
+    _operation(
+        method="DELETE",
+        path="/plans/{id}",
+        id="delete-plan",
+        summary="Take a plan off offer; subscriptions keep it.",
+        handler=delete,
+        returns=Deleted,
+    ),
+    _operation(
+        method="POST",
+        path="/plans/{id}/prices",
+        id="add-plan-price",
+        summary="Add a price to a plan; the first one is the default.",
+        handler=add_price,
+        body=AddPrice,
+        returns=PlanPrice,
+        example={"billingInterval": "monthly", "price": 2900},
+    ),
+    _operation(
+        method="PATCH",
+        path="/plans/{id}/prices/{priceId}",
+        id="update-plan-price",
+        summary="Change a price: at once for new subscriptions, at renewal for running ones.",
+        handler=update_price,
+        body=UpdatePrice,
+        returns=PlanPrice,
+        example={"price": 3900},
+    ),
+    _operation(
+        method="PUT",
+        path="/plans/{id}/prices/{priceId}/default",
+        id="set-default-plan-price",
+        summary="Make a price the one that new subscriptions get if they choose none.",
+        handler=set_default_price,
+        returns=PlanPrice,
+    ),
+    _operation(
+        method="DELETE",
+        path="/plans/{id}/prices/{priceId}",
+        id="delete-plan-price",
+        summary="Take a price off offer; subscriptions bound to it keep it.",
+        handler=delete_price,
+        returns=Deleted,
+    ),
+)

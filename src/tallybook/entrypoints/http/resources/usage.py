@@ -1,14 +1,13 @@
 """Usage over HTTP: events one at a time and in batches, the check before and the correction after."""
 
-from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from tallybook.core import errors
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.http.resources import usage_wire
-from tallybook.entrypoints.http.routing import Call, HotCall, Operation
+from tallybook.entrypoints.http.routing import HotCall, Operation
 from tallybook.flows import check, correction, usage
 from tallybook.flows.usage import Settled, Source
 from tallybook.receive import events as receive
@@ -97,6 +96,36 @@ class UsageEvent(msgspec.Struct, rename="camel", kw_only=True):
     livemode: bool = False
 
 
+class UsageCheck(msgspec.Struct, rename="camel", kw_only=True):
+    """Whether a usage would be taken. Further fields depend on `consumptionModel`: what is left, and what it would cost."""
+
+    allowed: bool
+    subscription_status: str
+    feature_code: str
+    quantity: float
+    consumption_model: Literal["metered", "credits", "balance"]
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    message: str | msgspec.UnsetType = msgspec.UNSET
+    object: str = "usage_check"
+    livemode: bool = False
+
+
+class UsageAdjustment(msgspec.Struct, rename="camel", kw_only=True):
+    """A period's total that was set."""
+
+    id: str
+    value: float
+    previous_value: float
+    adjustment: float
+    customer_id: str
+    reason: str | None
+    ts: str
+    created_at: str
+    feature_code: str
+    object: str = "usage_adjustment"
+    livemode: bool = False
+
+
 class BatchError(msgspec.Struct):
     """Why an event of a batch was not taken."""
 
@@ -104,7 +133,7 @@ class BatchError(msgspec.Struct):
     code: str
     message: str
     param: str | None
-    details: object
+    details: Any
 
 
 class BatchResult(msgspec.Struct, omit_defaults=True):
@@ -133,8 +162,8 @@ async def track(call: HotCall) -> usage_wire.Json:
     """POST /usage/events. A repeat is a 409 that carries the original, or the original answer when the request is a replay."""
     event = receive.parse_one(call.body)
     [result] = await usage.track(call.services, Source(call.tenant, call.idempotency_key), [event])
+    metrics.count_usage([result])
     status, failure = usage_wire.status(result)
-    metrics.count_usage(status, failure.code if failure else "")
     if failure is not None:
         raise failure
     assert isinstance(result, Settled)
@@ -153,8 +182,7 @@ async def track_batch(call: HotCall) -> usage_wire.Json:
     """POST /usage/events/batch. Always one result per event; an error of one never costs another."""
     events = receive.parse_batch(call.body)
     results = await usage.track(call.services, Source(call.tenant, call.idempotency_key), events)
-    for (status, code), count in Counter(map(usage_wire.status_and_code, results)).items():
-        metrics.count_usage(status, code, count)
+    metrics.count_usage(results)
     return usage_wire.batch(results, livemode=call.tenant.livemode)
 
 
@@ -164,9 +192,9 @@ async def check_usage(call: HotCall) -> usage_wire.Json:
     return usage_wire.check(await check.check(call.services, call.tenant, wanted))
 
 
-async def set_usage(call: Call) -> usage_wire.Json:
-    """PUT /usage."""
-    wanted = receive.parse_set(msgspec.json.encode(call.body))
+async def set_usage(call: HotCall) -> usage_wire.Json:
+    """PUT /usage. The till remembers the Idempotency-Key, so it needs no stored response."""
+    wanted = receive.parse_set(call.body)
     corrected = await correction.set_period_total(call.services, call.tenant, wanted, call.idempotency_key)
     return usage_wire.adjustment(corrected, wanted, livemode=call.tenant.livemode)
 
@@ -205,6 +233,7 @@ OPERATIONS = (
         permission="usage",
         handler=check_usage,
         body=CheckUsage,
+        returns=UsageCheck,
         hot=True,
         reads=True,
         body_max=SINGLE_BYTES_MAX,
@@ -217,6 +246,8 @@ OPERATIONS = (
         permission="usage",
         handler=set_usage,
         body=SetUsage,
+        returns=UsageAdjustment,
+        hot=True,
         body_max=SINGLE_BYTES_MAX,
     ),
 )

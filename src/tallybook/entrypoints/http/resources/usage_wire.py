@@ -88,12 +88,6 @@ def status(result: usage.Result) -> tuple[str, errors.TallybookError | None]:
     return ("accepted" if accepted else "duplicate"), None
 
 
-def status_and_code(result: usage.Result) -> tuple[str, str]:
-    """The status of an event and the code of its error, or ""."""
-    named, failure = status(result)
-    return named, failure.code if failure else ""
-
-
 def _failed_status(failure: errors.TallybookError) -> str:
     if isinstance(failure, errors.Unavailable | errors.RateLimited):
         return "retry"

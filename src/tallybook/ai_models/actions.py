@@ -1,0 +1,222 @@
+"""What can be done with the catalog: one verb a function, each inside the caller's transaction."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+
+from tallybook.ai_models import catalog_files, rules, store
+from tallybook.ai_models.catalog_files import Catalog
+from tallybook.ai_models.model import PRICE_CHANGES, ChangeKind, ModelList, Plan, SyncReport, SyncStatus
+from tallybook.ai_models.store import NewPrice, StoredChange, StoredModel, StoredPrice, StoredSync
+from tallybook.core import errors
+from tallybook.core.tenant import Tenant
+from tallybook.pricing import overrides
+from tallybook.pricing.model_ids import TEXT_MAX
+from tallybook.pricing.overrides import Override
+from tallybook.pricing.price_book import PriceBook
+from tallybook.pricing.rates import Price
+from tallybook.storage.postgres import Connection
+
+PACKAGED = "packaged"
+"""The source's name for the catalog that ships with the program."""
+CHANGES_MAX = 10_000
+_INSTANT = timedelta(microseconds=1)
+
+
+async def load_book(connection: Connection) -> PriceBook:
+    """The price book as it is now, all of one moment. Opens its own snapshot, so call it outside any transaction."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        return await _read_book(connection)
+
+
+async def _read_book(connection: Connection) -> PriceBook:
+    version = await store.current_version(connection)
+    return PriceBook(version, await store.entries(connection), await store.tenants(connection))
+
+
+async def current_version(connection: Connection) -> int:
+    """The number that every change of the catalog raises; a process whose book has another one loads a new book."""
+    return await store.current_version(connection)
+
+
+async def load_packaged(connection: Connection, now: datetime) -> SyncReport:
+    """Take over the catalog that ships with the program, unless the database has it or a newer list already.
+
+    Any number of processes may call this at once. Raises BrokenCatalogError for files that were edited.
+    """
+    return await load_catalog(connection, catalog_files.read(catalog_files.packaged()), now)
+
+
+async def load_catalog(connection: Connection, catalog: Catalog, now: datetime) -> SyncReport:
+    """Take over a catalog from files: with its whole history into an empty database, else what differs, from now on."""
+    await store.lock_catalog(connection)
+    if await store.has_synced(connection, PACKAGED, catalog.digest) or await _synced_after(connection, catalog.fetched_at):
+        return SyncReport(SyncStatus.UNCHANGED, PACKAGED, digest=catalog.digest)
+    known = await store.known(connection)
+    listed = ModelList(tuple(entry.model for entry in catalog.entries.values() if entry.removed_at is None))
+    plan = rules.plan(known, listed)
+    if plan.refused is None and not known:
+        await _put_history(connection, catalog, now)
+    else:
+        await _put_changes(connection, plan, now)
+    return await record(connection, PACKAGED, plan, listed, catalog.digest, now)
+
+
+async def _synced_after(connection: Connection, moment: datetime) -> bool:
+    last = await store.last_good_sync(connection, PACKAGED)
+    return last is not None and last.started_at >= moment
+
+
+async def _put_history(connection: Connection, catalog: Catalog, now: datetime) -> None:
+    entries = [catalog.entries[model_id] for model_id in sorted(catalog.entries)]
+    await store.put_models(connection, [(entry.model, entry.removed_at) for entry in entries], now)
+    dated = [NewPrice(entry.model.id, each.effective_from, each.price) for entry in entries for each in entry.prices]
+    await store.add_prices(connection, dated)
+
+
+async def publish(
+    connection: Connection,
+    listed: ModelList,
+    *,
+    source: str,
+    digest: str,
+    etag: str | None,
+    now: datetime,
+    accepted: Collection[str] = (),
+) -> SyncReport:
+    """Compare a list with the catalog and take over what is safe, from `now` on. A list that is refused changes nothing."""
+    await store.lock_catalog(connection)
+    plan = rules.plan(await store.known(connection), listed, accepted)
+    await _put_changes(connection, plan, now)
+    return await record(connection, source, plan, listed, digest, now, etag)
+
+
+async def _put_changes(connection: Connection, plan: Plan, now: datetime) -> None:
+    removed = [(change.model, now) for change in plan.changes if change.kind is ChangeKind.REMOVED]
+    await store.put_models(
+        connection, [*removed, *((each.model, None) for each in plan.changes if each.kind is not ChangeKind.REMOVED)], now
+    )
+    newest = await store.latest_price_at(connection)
+    effective_from = now if newest is None or newest < now else newest + _INSTANT
+    repriced = [change.model for change in plan.changes if change.model.price != change.before]
+    await store.add_prices(
+        connection, [NewPrice(each.id, effective_from, each.price) for each in repriced if each.price is not None]
+    )
+
+
+async def record(
+    connection: Connection, source: str, plan: Plan, listed: ModelList, digest: str, now: datetime, etag: str | None = None
+) -> SyncReport:
+    """Record a sync whose effect is in this transaction, and raise the version if there is one."""
+    status = SyncStatus.REFUSED if plan.refused else SyncStatus.PUBLISHED if plan.changes else SyncStatus.UNCHANGED
+    report = SyncReport(
+        status=status,
+        source=source,
+        plan=plan,
+        models=len(listed.models),
+        priced=sum(model.price is not None for model in listed.models),
+        digest=digest,
+        error=plan.refused,
+        version=await store.raise_version(connection, now) if status is SyncStatus.PUBLISHED else None,
+    )
+    # A refused list is looked at again next time, so its ETag is not kept.
+    sync_id = await store.add_sync(connection, report, now, None if plan.refused else etag)
+    await store.add_changes(connection, sync_id, plan.changes, now)
+    return report
+
+
+async def note_sync(connection: Connection, report: SyncReport, now: datetime, etag: str | None = None) -> None:
+    """Record a sync that changed nothing."""
+    await store.add_sync(connection, report, now, etag)
+
+
+async def last_good_sync(connection: Connection) -> StoredSync | None:
+    """The latest sync from a real source that published, or found nothing new."""
+    return await store.last_good_sync(connection, PACKAGED)
+
+
+async def last_syncs(connection: Connection, limit: int = 10) -> list[StoredSync]:
+    """The latest syncs, newest first, failed ones too."""
+    return await store.last_syncs(connection, limit)
+
+
+async def changes_since(
+    connection: Connection, since: datetime, *, described: bool = False, limit: int = CHANGES_MAX
+) -> list[StoredChange]:
+    """Changes of models and prices since a moment, oldest first; with `described`, of mere names and limits too."""
+    kinds = {*PRICE_CHANGES, ChangeKind.DESCRIBED} if described else PRICE_CHANGES
+    return await store.changes_since(connection, since, kinds, limit)
+
+
+async def list_models(
+    connection: Connection,
+    *,
+    before: int = store.NUMBER_MAX,
+    limit: int = 100,
+    search: str | None = None,
+    provider: str | None = None,
+    removed: bool = False,
+) -> list[StoredModel]:
+    """Models that arrived before a number, newest first."""
+    return await store.list_models(connection, before=before, limit=limit, search=search, provider=provider, removed=removed)
+
+
+async def find_model(connection: Connection, model_id: str) -> tuple[StoredModel, list[StoredPrice]] | None:
+    """A model by its exact id, with its price rows, newest first."""
+    model = await store.find_model(connection, model_id)
+    return None if model is None else (model, await store.prices_of(connection, model_id))
+
+
+async def set_alias(connection: Connection, tenant: Tenant, alias: str, model: str, now: datetime) -> str:
+    """Let a tenant's own word mean a model from now on; `model` may be written in any way that resolves. Returns the model's id.
+
+    Raises NotFound `model_not_found` or Conflict `ambiguous_model` for the model, and ValidationError for the alias.
+    """
+    if not 0 < len(alias) <= TEXT_MAX or not alias.isascii() or not alias.isprintable() or alias != alias.strip():
+        raise errors.invalid("alias", f"an alias is 1 to {TEXT_MAX} printable ASCII characters")
+    await store.lock_catalog(connection)
+    model_id = (await _read_book(connection)).resolve(tenant.id, model).model_id
+    await store.put_alias(connection, tenant, alias, model_id, now)
+    await store.raise_version(connection, now)
+    return model_id
+
+
+async def remove_alias(connection: Connection, tenant: Tenant, alias: str, now: datetime) -> None:
+    """Forget a tenant's own word. Raises NotFound `alias_not_found`."""
+    if not await store.remove_alias(connection, tenant, alias):
+        raise errors.NotFound("alias_not_found", f"there is no alias {alias!r}", param="alias")
+    await store.raise_version(connection, now)
+
+
+async def list_aliases(connection: Connection, tenant: Tenant) -> Mapping[str, str]:
+    """A tenant's own words and the ids of the models they mean."""
+    return await store.aliases_of(connection, tenant)
+
+
+async def set_override(connection: Connection, tenant: Tenant, pattern: str, price: Price, now: datetime) -> Override:
+    """Let a tenant's own price hold from now on: for a model, the models of a glob, or an own model that the catalog lacks.
+
+    An earlier price under the same pattern ends. Raises ValidationError for a pattern that no id can match.
+    """
+    if not overrides.PATTERN.fullmatch(pattern):
+        raise errors.invalid("model", f"{pattern[:128]!r} is neither a model id nor a glob with *")
+    await store.lock_catalog(connection)
+    for each in await store.overrides_of(connection, tenant):
+        if each.pattern == pattern and each.effective_to_ms is None:
+            await store.end_override(connection, tenant, each.id, now)
+    made = await store.add_override(connection, tenant, pattern, price, now)
+    await store.raise_version(connection, now)
+    return made
+
+
+async def end_override(connection: Connection, tenant: Tenant, override_id: int, now: datetime) -> Override:
+    """End a tenant's own price; later events are priced by the catalog. Raises NotFound `price_override_not_found`."""
+    ended = await store.end_override(connection, tenant, override_id, now)
+    if ended is None:
+        raise errors.NotFound("price_override_not_found", f"no price override {override_id} goes on", param="id")
+    await store.raise_version(connection, now)
+    return ended
+
+
+async def list_overrides(connection: Connection, tenant: Tenant) -> list[Override]:
+    """A tenant's own prices, newest first, ended ones too."""
+    return await store.overrides_of(connection, tenant)

@@ -1,0 +1,99 @@
+"""One sync of the catalog, from fetching the list to publishing it. Whatever goes wrong, the last prices stay in force."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime, timedelta
+
+from tallybook.ai_models import actions, fetch, gateway, store
+from tallybook.ai_models.fetch import Fetched, FetchError
+from tallybook.ai_models.gateway import UnreadableListError
+from tallybook.ai_models.model import Plan, SyncReport, SyncStatus
+from tallybook.ai_models.store import StoredSync
+from tallybook.storage import postgres
+from tallybook.storage.postgres import Connection, Pool
+
+DAILY = timedelta(hours=24)
+RETRY = timedelta(minutes=30)
+
+Announce = Callable[[Connection, SyncReport], Awaitable[None]]
+"""Tells others of what a sync published, in its transaction."""
+
+
+async def sync_if_due(database: Pool, source: str, now: datetime, *, announce: Announce | None = None) -> SyncReport | None:
+    """Sync when the last good one is a day old and the last attempt half an hour; None when it is not time. Call it often."""
+    async with database.acquire() as connection:
+        good = await actions.last_good_sync(connection)
+        latest = [each for each in await actions.last_syncs(connection, 1) if each.source != actions.PACKAGED]
+    if good is not None and now < good.started_at + DAILY:
+        return None
+    if latest and now < latest[0].started_at + RETRY:
+        return None
+    return await sync_once(database, source, now, announce=announce)
+
+
+async def sync_once(
+    database: Pool, source: str, now: datetime, *, accepted: Collection[str] = (), announce: Announce | None = None
+) -> SyncReport:
+    """Fetch a list and publish what is safe of it; one process at a time, the others get BUSY.
+
+    `accepted` names models whose price jump was looked at. Failures are recorded and reported, not raised; only the database's
+    own errors are.
+    """
+    async with database.acquire() as holder:
+        if not await store.try_sync_lock(holder):
+            return SyncReport(SyncStatus.BUSY, source)
+        try:
+            return await _sync(database, source, now, accepted, announce)
+        finally:
+            await store.release_sync_lock(holder)
+
+
+async def _sync(database: Pool, source: str, now: datetime, accepted: Collection[str], announce: Announce | None) -> SyncReport:
+    async with database.acquire() as connection:
+        last = await actions.last_good_sync(connection)
+    # A price jump that is accepted now may stand in the very list that was seen before.
+    etag = last.etag if last is not None and last.source == source and not accepted else None
+    try:
+        fetched = await fetch.fetch(source, etag)
+    except FetchError as error:
+        return await _note(database, SyncReport(SyncStatus.FAILED, source, error=str(error)), now)
+    if fetched.body is None:
+        return await _note(database, _still(last, source), now, etag)
+    return await _publish(database, source, fetched, fetched.body, now, accepted, announce)
+
+
+async def _publish(
+    database: Pool,
+    source: str,
+    fetched: Fetched,
+    body: bytes,
+    now: datetime,
+    accepted: Collection[str],
+    announce: Announce | None,
+) -> SyncReport:
+    digest = hashlib.sha256(body).hexdigest()
+    try:
+        listed = gateway.parse(body)
+    except UnreadableListError as error:
+        return await _note(database, SyncReport(SyncStatus.FAILED, source, digest=digest, error=str(error)), now)
+    async with postgres.transaction(database) as connection:
+        report = await actions.publish(
+            connection, listed, source=source, digest=digest, etag=fetched.etag, now=now, accepted=accepted
+        )
+        if announce is not None and report.status is SyncStatus.PUBLISHED:
+            await announce(connection, report)
+    return report
+
+
+def _still(last: StoredSync | None, source: str) -> SyncReport:
+    """The list is the one of the last good sync, with the same rows in quarantine."""
+    if last is None:
+        return SyncReport(SyncStatus.UNCHANGED, source)
+    plan = Plan(quarantined=last.quarantined, repaired=last.repaired)
+    return SyncReport(SyncStatus.UNCHANGED, source, plan, last.models, last.priced, last.digest)
+
+
+async def _note(database: Pool, report: SyncReport, now: datetime, etag: str | None = None) -> SyncReport:
+    async with postgres.transaction(database) as connection:
+        await actions.note_sync(connection, report, now, etag)
+    return report

@@ -1,0 +1,131 @@
+"""What the API says when the month is over, against the demo's own accounts: pools, invoices, the reconciliation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from tallybook.cli.demo_accounts import Account
+from tallybook.cli.demo_cast import Signed
+from tallybook.cli.demo_http import Client, DemoError, Invoice, Invoices, Subscription
+from tallybook.core import money
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """An invoice that must exist: its lines by type, in cents, in order."""
+
+    customer: str
+    lines: tuple[tuple[str, int], ...]
+
+
+class Sum(msgspec.Struct):
+    """One thing that `tallybook reconcile` summed in two ways."""
+
+    what: str
+    left: str
+    right: str
+    ok: bool
+
+
+class Reconciliation(msgspec.Struct):
+    """What `tallybook reconcile --json` says."""
+
+    reconciled: bool
+    sums: list[Sum]
+
+
+def subscription(client: Client, customer: str) -> Subscription:
+    """The customer's subscription with its pools. Raises DemoError when there is none."""
+    found = client.get("/subscriptions/active", Subscription | None, customerId=customer)  # pyright: ignore[reportArgumentType]
+    if found is None:
+        raise DemoError(f"{customer} has no active subscription")
+    return found
+
+
+def pool_differences(shown: Subscription, account: Account) -> list[str]:
+    """What the API says is left at the end of the month, if it is not what the account says."""
+    return _differences(shown, account.customer.code, account.left, account.used)
+
+
+def renewed_differences(shown: Subscription, account: Account) -> list[str]:
+    """What a fresh month must begin with: its grant, purchased credits that were left, and nothing used."""
+    holds_credits = account.customer.plan.model == "credits"
+    kept = min(account.bought, max(account.left, 0)) if holds_credits else 0
+    return _differences(shown, f"{account.customer.code} in its new month", account.granted + kept, {})
+
+
+def _differences(shown: Subscription, who: str, left: int, used: Mapping[str, int]) -> list[str]:
+    pairs: list[tuple[str, Decimal, int]] = []
+    if shown.credits is not None:
+        pairs.append(("credits", (shown.credits.remaining + shown.credits.purchased) * money.NANO, left))
+    elif shown.balance is not None:
+        pairs.append(("balance", shown.balance.remaining * money.NANO_PER_RATE, left))
+    else:
+        counted = [(feature.code, feature.usage) for feature in shown.features]
+        pairs += [(code, usage.current * money.NANO, used.get(code, 0)) for code, usage in counted if usage is not None]
+    return [f"{who}: {what} is {found} (1e-9), and must be {expected}" for what, found, expected in pairs if found != expected]
+
+
+def bills(accounts: Iterable[Account]) -> list[Bill]:
+    """Every invoice of a month that is over: the first base price at its start; at its end the next one, and what was used past the pools."""
+    paying = [account for account in accounts if not account.customer.plan.is_free]
+    first = [Bill(account.customer.code, (("plan_base", account.customer.plan.price_cents),)) for account in paying]
+    renewals = [
+        Bill(account.customer.code, (("plan_base", account.customer.plan.price_cents), *_overage(account))) for account in paying
+    ]
+    return first + renewals
+
+
+def _overage(account: Account) -> list[tuple[str, int]]:
+    plan = account.customer.plan
+    if plan.model == "metered":
+        exact = [overage_exact(account, offer.code) for offer in plan.offers]
+        return [("feature_overage", money.cents(nano)) for nano in exact if nano]
+    if plan.model == "balance" and not plan.blocks and account.left < 0:
+        return [("balance_overage", money.cents(-account.left))]
+    return []
+
+
+def overage_exact(account: Account, feature: str) -> int:
+    """What a metered feature costs beyond what is included, nano-USD."""
+    return account.overage_nano(feature) * account.customer.plan.offer(feature).unit_price * money.NANO_PER_RATE // money.NANO
+
+
+def invoices(client: Client) -> list[Invoice]:
+    """All invoices with their lines, by number."""
+    page = client.get("/invoices", Invoices, limit="100")
+    if page.has_more:
+        raise DemoError("there are more than a hundred invoices")
+    found = [client.get(f"/invoices/{each.id}", Invoice) for each in page.data]
+    return sorted(found, key=lambda invoice: invoice.invoice_number)
+
+
+def invoice_differences(found: Sequence[Invoice], expected: Sequence[Bill], signed: Iterable[Signed]) -> list[str]:
+    """Invoices that are missing, too many or different; numbers with gaps; totals that are not the sum of their lines."""
+    codes = {each.id: each.customer.code for each in signed}
+    given = [
+        Bill(codes[invoice.customer_id], tuple(sorted((line.line_type, line.amount) for line in invoice.line_items)))
+        for invoice in found
+    ]
+    wanted = [Bill(bill.customer, tuple(sorted(bill.lines))) for bill in expected]
+    problems = [f"this invoice is missing: {bill}" for bill in wanted if given.count(bill) < wanted.count(bill)]
+    problems += [f"this invoice must not exist: {bill}" for bill in given if given.count(bill) > wanted.count(bill)]
+    numbers = [invoice.invoice_number for invoice in found]
+    if numbers != [f"INV-{number:06d}" for number in range(1, len(found) + 1)]:
+        problems.append(f"invoice numbers have gaps: {numbers}")
+    for invoice in found:
+        total = sum(line.amount for line in invoice.line_items)
+        if total != invoice.total:
+            problems.append(f"{invoice.invoice_number} has a total of {invoice.total}, and its lines sum up to {total}")
+    return problems
+
+
+def reconciliation_differences(found: Reconciliation, events: int) -> list[str]:
+    """Sums that differ, and a count of events that is not the number of answers that said accepted."""
+    problems = [f"{one.what}: {one.left} and {one.right}" for one in found.sums if not one.ok]
+    counts = [one.left for one in found.sums if one.what.endswith("totals: events")]
+    if counts != [str(events)]:
+        problems.append(f"{events} events were accepted, and the book holds {', '.join(counts) or 'an unknown number'}")
+    return problems

@@ -1,0 +1,119 @@
+"""`tallybook models alias` and `tallybook models override`: an organization's own words and prices for models."""
+
+import argparse
+from typing import Protocol
+
+import msgspec
+
+from tallybook.ai_models import actions, decimals, price_codec
+from tallybook.ai_models.decimals import UnreadablePriceError
+from tallybook.ai_models.price_codec import BandUsd, PriceUsd
+from tallybook.core import clock, errors
+from tallybook.core.tenant import Tenant
+from tallybook.pricing.overrides import Override
+from tallybook.pricing.rates import Price
+from tallybook.storage import postgres
+from tallybook.storage.postgres import Connection, Pool
+from tallybook.tenancy import actions as tenancy
+from tallybook.tenancy import store as tenancy_store
+
+
+class Subparsers(Protocol):
+    """What `ArgumentParser.add_subparsers` gives back; argparse has no public name for it."""
+
+    def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser:  # noqa: A002 - argparse's word
+        """Add a command."""
+        ...
+
+
+COMMANDS = frozenset({"alias", "override"})
+
+
+def configure(commands: Subparsers) -> None:
+    """Add both sub-commands."""
+    for name, what in (("alias", "words for models"), ("override", "prices for models, by id or glob")):
+        parser = commands.add_parser(name, help=f"set, list and end an organization's own {what}")
+        parser.add_argument("--organization", required=True, metavar="ORG_ID")
+        parser.add_argument("--live", action="store_true", help="live mode; default: the sandbox")
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+        verbs.add_parser("list", help="list them")
+        _CONFIGURE[name](verbs)
+
+
+def _configure_alias(verbs: Subparsers) -> None:
+    made = verbs.add_parser("set", help="let a word mean a model")
+    made.add_argument("alias")
+    made.add_argument("model")
+    verbs.add_parser("remove", help="forget a word").add_argument("alias")
+
+
+def _configure_override(verbs: Subparsers) -> None:
+    made = verbs.add_parser("set", help="set a price from now on; one under the same pattern ends")
+    made.add_argument("pattern", help="a model id, a glob (anthropic/*), or the id of an own model")
+    for name in ("input", "output", "cache-read", "cache-write", "cache-write-1h"):
+        made.add_argument(f"--{name}", metavar="USD", required=name == "input", help="per million tokens")
+    made.add_argument("--web-search", metavar="USD", help="per 1,000 calls")
+    verbs.add_parser("end", help="end a price now").add_argument("id", type=int)
+
+
+_CONFIGURE = {"alias": _configure_alias, "override": _configure_override}
+
+
+async def run(arguments: argparse.Namespace, database: Pool) -> int:
+    """Do it, in one transaction. Returns the exit code."""
+    work = _alias if arguments.models_command == "alias" else _override
+    async with postgres.transaction(database) as connection:
+        tenant = await tenancy_store.find_tenant(connection, arguments.organization, livemode=arguments.live)
+        if tenant is None:
+            raise errors.NotFound("organization_not_found", f"there is no organization {arguments.organization}")
+        await work(arguments, connection, tenant)
+    return 0
+
+
+async def _alias(arguments: argparse.Namespace, connection: Connection, tenant: Tenant) -> None:
+    if arguments.verb == "set":
+        meant = await actions.set_alias(connection, tenant, arguments.alias, arguments.model, clock.real_clock())
+        _say(f"{arguments.alias} means {meant}")
+    elif arguments.verb == "remove":
+        await actions.remove_alias(connection, tenant, arguments.alias, clock.real_clock())
+        _say(f"{arguments.alias} means nothing of its own any more")
+    else:
+        for alias, meant in (await actions.list_aliases(connection, tenant)).items():
+            _say(f"{alias} means {meant}")
+
+
+async def _override(arguments: argparse.Namespace, connection: Connection, tenant: Tenant) -> None:
+    # The tenant's clock, which a sandbox may have set: its events happen then.
+    now = await tenancy.clock_now(connection, tenant, clock.real_clock())
+    if arguments.verb == "set":
+        _say(_shown(await actions.set_override(connection, tenant, arguments.pattern, _price(arguments), now)))
+    elif arguments.verb == "end":
+        _say(_shown(await actions.end_override(connection, tenant, arguments.id, now)))
+    else:
+        for each in await actions.list_overrides(connection, tenant):
+            _say(_shown(each))
+
+
+def _price(arguments: argparse.Namespace) -> Price:
+    band = BandUsd(
+        input=arguments.input,
+        output=arguments.output,
+        cache_read=arguments.cache_read,
+        cache_write=arguments.cache_write,
+        cache_write_1h=arguments.cache_write_1h,
+    )
+    text = PriceUsd(standard=(band,), web_search_per_thousand=arguments.web_search)
+    try:
+        return price_codec.from_json(msgspec.to_builtins(text))
+    except UnreadablePriceError as error:
+        raise errors.invalid("price", str(error)) from error
+
+
+def _shown(each: Override) -> str:
+    start = clock.iso(clock.from_ms(each.effective_from_ms))
+    end = "on" if each.effective_to_ms is None else f"to {clock.iso(clock.from_ms(each.effective_to_ms))}"
+    return f"{each.id}  {each.pattern}  {decimals.input_and_output(each.price)}  from {start} {end}"
+
+
+def _say(line: str) -> None:
+    print(line)
