@@ -54,7 +54,7 @@ check: .venv/for-development
 	@$(MAKE) --no-print-directory --keep-going --jobs 3 --output-sync=target $(CHECKS)
 
 check-lint:
-	$(BIN)/ruff check --quiet
+	$(BIN)/ruff check --quiet --output-format concise
 
 check-format:
 	$(BIN)/ruff format --quiet --check

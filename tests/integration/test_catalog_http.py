@@ -377,3 +377,10 @@ async def test_a_write_sent_again_with_its_key_changes_nothing(http: ClientSessi
     assert answers[0] == answers[1]
     _, plan = await send(http, "GET", "/plans/again")
     assert len(plan["prices"]) == 1
+
+
+async def test_every_operation_is_in_the_generated_document(http: ClientSession) -> None:
+    status, document = await send(http, "GET", "/openapi.json")
+    assert status == 200
+    described = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
+    assert {operation.id for operation in OPERATIONS} <= described

@@ -134,6 +134,7 @@ async def test_terms_of_a_period_that_has_not_begun_are_the_latest(database: Poo
     await feature(database, tenant)
     await add(database, tenant, SETUP, OVERAGE)
     await change(database, tenant, day(5), SettingsChange(included_units=1))
+    assert (await terms(database, pro, day(30), day(4)))["calls"].included_nano == 1000 * money.NANO
     assert (await terms(database, pro, day(30), day(6)))["calls"].included_nano == money.NANO
 
 

@@ -18,12 +18,16 @@ from tests.support.api import Account, Api
 
 
 class Thing(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """The body of a write that tests make up."""
+
     topic: str
     postal_codes: list[int] = []
     fail: bool = False
 
 
 class Made(msgspec.Struct, rename="camel", kw_only=True):
+    """What that write answers."""
+
     outbox_id: int
     note: dict[str, str]
     object: str = "thing"
@@ -46,7 +50,9 @@ async def make(call: Call) -> Made:
 
 
 async def count(call: Call) -> Page:
-    rows = await call.connection.fetch("SELECT id FROM outbox WHERE tenant_id = $1 AND topic = $2", call.tenant.id, call.path["topic"])
+    rows = await call.connection.fetch(
+        "SELECT id FROM outbox WHERE tenant_id = $1 AND topic = $2", call.tenant.id, call.path["topic"]
+    )
     return Page([Made(outbox_id=row["id"], note={}) for row in rows], "more" if call.query.limit == 1 else None)
 
 
@@ -69,8 +75,27 @@ async def hot(call: HotCall) -> dict[str, object]:
 
 
 OPERATIONS = (
-    Operation(method="POST", path="/things", id="make", summary="", permission="customer", handler=make, body=Thing, returns=Made, body_max=2000),
-    Operation(method="GET", path="/things/{topic}", id="count", summary="", permission="customer", handler=count, query=ListQuery, is_list=True),
+    Operation(
+        method="POST",
+        path="/things",
+        id="make",
+        summary="",
+        permission="customer",
+        handler=make,
+        body=Thing,
+        returns=Made,
+        body_max=2000,
+    ),
+    Operation(
+        method="GET",
+        path="/things/{topic}",
+        id="count",
+        summary="",
+        permission="customer",
+        handler=count,
+        query=ListQuery,
+        is_list=True,
+    ),
     Operation(method="DELETE", path="/things/{topic}", id="nothing", summary="", permission="customer", handler=nothing),
     Operation(method="GET", path="/bug", id="bug", summary="", permission="customer", handler=bug),
     Operation(method="GET", path="/overloaded", id="overloaded", summary="", permission="customer", handler=overloaded),
@@ -162,7 +187,9 @@ async def test_a_restricted_key_can_do_what_it_was_given_only(http: Api, service
     assert (await restricted.send("POST", "/api/v1/hot", data=b"")).status == 403
 
 
-async def test_a_revoked_key_is_out_within_five_seconds_while_it_is_in_use(http: Api, services: Services, account: Account) -> None:
+async def test_a_revoked_key_is_out_within_five_seconds_while_it_is_in_use(
+    http: Api, services: Services, account: Account
+) -> None:
     assert (await http.send("GET", "/api/v1/things/a")).status == 200
     async with postgres.transaction(services.database) as connection:
         await tenancy.revoke_api_key(connection, account.tenant, clock.real_clock(), account.key_id)
@@ -211,7 +238,12 @@ async def test_a_bad_body_is_told_by_field_and_rule(http: Api, body: bytes, code
 
 @pytest.mark.parametrize(
     ("params", "param"),
-    [([("limit", "0")], "limit"), ([("limit", "x")], "limit"), ([("other", "1")], "other"), ([("limit", "1"), ("limit", "2")], "limit")],
+    [
+        ([("limit", "0")], "limit"),
+        ([("limit", "x")], "limit"),
+        ([("other", "1")], "other"),
+        ([("limit", "1"), ("limit", "2")], "limit"),
+    ],
 )
 async def test_a_bad_query_is_told_by_parameter(http: Api, params: list[tuple[str, str]], param: str) -> None:
     answer = await http.send("GET", "/api/v1/things/a", params=params)
@@ -279,7 +311,9 @@ async def test_the_same_idempotency_key_and_body_happen_once_and_are_answered_th
     headers = {"Idempotency-Key": "once"}
     first = await http.send("POST", "/api/v1/things", data=b'{"topic": "once", "fail": false}', headers=headers)
     again = await http.send("POST", "/api/v1/things", data=b'{"fail":false,"topic":"once"}', headers=headers)
-    enveloped = await http.send("POST", "/api/things", {"fail": False, "topic": "once"}, headers=headers | {"commet-version": "2026-01-01"})
+    enveloped = await http.send(
+        "POST", "/api/things", {"fail": False, "topic": "once"}, headers=headers | {"commet-version": "2026-01-01"}
+    )
     assert first.body == again.body == enveloped.body["data"]
     assert await effects(http, "once") == 1
 

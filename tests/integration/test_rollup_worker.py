@@ -9,8 +9,9 @@ import pytest
 
 from tallybook.entrypoints.workers import rollup as worker
 from tallybook.entrypoints.workers.rollup import Rollup
+from tallybook.rollup import store
 from tallybook.rollup.leases import Leases
-from tallybook.rollup.model import GapError, PassResult
+from tallybook.rollup.model import Effects, GapError, PassResult
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
@@ -37,14 +38,11 @@ async def owns(leases: Leases, count: int) -> bool:
 
 @asynccontextmanager
 async def running(rollup: Rollup) -> AsyncGenerator[asyncio.Task[None]]:
-    """The loop, stopped at the end."""
+    """The loop, stopped at the end; when it dies, so does the test."""
     stop = asyncio.Event()
-    task = asyncio.create_task(worker.run(rollup, stop))
-    try:
-        yield task
-    finally:
+    async with asyncio.TaskGroup() as tasks:
+        yield tasks.create_task(worker.run(rollup, stop))
         stop.set()
-        await task
 
 
 def loop_over(
@@ -105,7 +103,11 @@ async def test_the_loop_keeps_the_book_up_with_the_log_and_stops_when_told(book:
         await waiting.until(is_complete)
     assert sum(result.events for result in passes) == 20
     assert max(result.lag_ms for result in passes) == 5_000
-    assert await book.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2") == 0
+
+    async def leases_are_given_back() -> bool:
+        return await book.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2") == 0
+
+    await waiting.until(leases_are_given_back)
 
 
 async def test_three_loops_at_once_count_each_event_once(book: Book, postgres_url: str) -> None:
@@ -152,10 +154,39 @@ async def test_the_loop_survives_losing_every_connection_to_postgres(book: Book,
             await killer.close()
 
         async def is_complete() -> bool:
-            try:
-                return await book.offset() == 5
-            except postgres.TRANSIENT_ERRORS:
-                return False
+            return await alone(postgres_url, "SELECT last_seq FROM log_offsets WHERE partition = 0") == 5
 
         await waiting.until(is_complete)
-    assert await book.number("SELECT sum(charged) FROM pool_balances") == 10
+    assert await alone(postgres_url, "SELECT sum(charged) FROM pool_balances") == 10
+
+
+async def alone(postgres_url: str, query: str) -> int:
+    """The number a query finds, over a connection that nobody has killed."""
+    connection = await postgres.connect_one(postgres_url)
+    try:
+        return int(await connection.fetchval(query) or 0)
+    finally:
+        await connection.close()
+
+
+async def test_the_loop_tells_of_a_fault_it_does_not_know_and_tries_again(
+    book: Book, postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = store.write
+    faults = iter([ZeroDivisionError("a bug")])
+
+    async def fail_once(connection: postgres.Connection, effects: Effects) -> None:
+        await original(connection, effects)
+        if (fault := next(faults, None)) is not None:
+            raise fault
+
+    monkeypatch.setattr(store, "write", fail_once)
+    await book.append(0, 1, log.entry([log.usage("a", 5)]))
+    async with running(loop_over(book, postgres_url)):
+
+        async def is_complete() -> bool:
+            return await book.offset() == 1
+
+        await waiting.until(is_complete)
+    assert "a bug" in caplog.text
+    assert await book.number("SELECT sum(charged) FROM pool_balances") == 5

@@ -98,7 +98,9 @@ async def _answer(response: ClientResponse) -> Answer:
 
 
 @asynccontextmanager
-async def serving(services: Services, operations: Sequence[Operation] | None = None) -> AsyncGenerator[test_utils.TestClient[Any, Any]]:
+async def serving(
+    services: Services, operations: Sequence[Operation] | None = None
+) -> AsyncGenerator[test_utils.TestClient[Any, Any]]:
     """An HTTP client of the application on these services."""
     application = server.make_application(services, operations)
     async with test_utils.TestClient(test_utils.TestServer(application)) as client:

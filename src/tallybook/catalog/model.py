@@ -117,7 +117,7 @@ class PriceAmounts:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price of a plan as it is now. `archived_at` set: not offered any more, kept by the subscriptions bound to it."""
+    """A price on offer of a plan, as it is now."""
 
     id: int
     plan_id: int
@@ -127,7 +127,6 @@ class Price:
     metadata: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
-    archived_at: datetime | None
     amounts: PriceAmounts
 
 

@@ -331,7 +331,6 @@ def _price(row: Row) -> Price:
         metadata=row["metadata"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        archived_at=row["archived_at"],
         amounts=_read(PriceAmounts, row),
     )
 

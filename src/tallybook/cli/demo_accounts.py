@@ -28,12 +28,11 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What must become of an event: taken or not, what it takes and what is left (1e-9 of the pool's unit), cost before margin."""
+    """What must become of an event: taken or not, what it takes, and what is left (1e-9 of the pool's unit)."""
 
     is_taken: bool
     charge: int = 0
     left: int = 0
-    cost: int = 0
 
 
 @dataclass(slots=True)
@@ -41,7 +40,7 @@ class ModelTotals:
     """What was charged for one AI model. Nano-USD."""
 
     events: int = 0
-    fresh_input: int = 0
+    uncached: int = 0
     cache_read: int = 0
     cache_write: int = 0
     output: int = 0
@@ -74,6 +73,11 @@ class Account:
         """What is left of the month's credits or balance and of what was bought."""
         return self.granted + self.bought - self.charged
 
+    @property
+    def taken(self) -> int:
+        """What all events took from the pools."""
+        return sum(self.used.values()) if self.customer.plan.model == "metered" else self.charged
+
     def count(self, event: Event) -> Verdict:
         """Decide about an event that was never taken before, and book it if it must be taken."""
         plan = self.customer.plan
@@ -88,7 +92,7 @@ class Account:
         self._note(event)
         if event.tokens is not None:
             self._note_model(event.tokens, charge, cost)
-        return Verdict(is_taken=True, charge=charge, left=self.left, cost=cost)
+        return Verdict(is_taken=True, charge=charge, left=self.left)
 
     def overage_nano(self, feature: str) -> int:
         """Units of a metered feature beyond what is included."""
@@ -120,7 +124,7 @@ class Account:
     def _note_model(self, tokens: Tokens, charge: int, cost: int) -> None:
         totals = self.models[tokens.model]
         totals.events += 1
-        totals.fresh_input += tokens.input - tokens.cache_read - tokens.cache_write
+        totals.uncached += tokens.input - tokens.cache_read - tokens.cache_write
         totals.cache_read += tokens.cache_read
         totals.cache_write += tokens.cache_write
         totals.output += tokens.output

@@ -6,10 +6,14 @@ from decimal import Decimal
 
 import msgspec
 
-from tallybook.cli.demo_accounts import Account
-from tallybook.cli.demo_cast import Signed
-from tallybook.cli.demo_http import Client, DemoError, Invoice, Invoices, Subscription
+from tallybook.cli.demo_accounts import Account, ModelPrice, ai_charge
+from tallybook.cli.demo_cast import MARGIN, Signed
+from tallybook.cli.demo_http import Client, DemoError, Invoice, Invoices, Quote, Subscription
+from tallybook.cli.demo_traffic import EXAMPLE
 from tallybook.core import money
+
+_BOOKED = "usage events = hourly totals: "
+"""How `tallybook reconcile` begins its sums of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,9 @@ class Reconciliation(msgspec.Struct):
     sums: list[Sum]
 
 
-def subscription(client: Client, customer: str) -> Subscription:
-    """The customer's subscription with its pools. Raises DemoError when there is none."""
-    found = client.get("/subscriptions/active", Subscription | None, customerId=customer)  # pyright: ignore[reportArgumentType]
-    if found is None:
-        raise DemoError(f"{customer} has no active subscription")
-    return found
+def subscription(client: Client, subscription_id: str) -> Subscription:
+    """A subscription with its pools as they are now."""
+    return client.get(f"/subscriptions/{subscription_id}", Subscription)
 
 
 def pool_differences(shown: Subscription, account: Account) -> list[str]:
@@ -69,7 +70,7 @@ def _differences(shown: Subscription, who: str, left: int, used: Mapping[str, in
 
 
 def bills(accounts: Iterable[Account]) -> list[Bill]:
-    """Every invoice of a month that is over: the first base price at its start; at its end the next one, and what was used past the pools."""
+    """Each invoice there must be: base prices as the month began; as it ended, the next ones and what was used past the pools."""
     paying = [account for account in accounts if not account.customer.plan.is_free]
     first = [Bill(account.customer.code, (("plan_base", account.customer.plan.price_cents),)) for account in paying]
     renewals = [
@@ -122,10 +123,34 @@ def invoice_differences(found: Sequence[Invoice], expected: Sequence[Bill], sign
     return problems
 
 
-def reconciliation_differences(found: Reconciliation, events: int) -> list[str]:
-    """Sums that differ, and a count of events that is not the number of answers that said accepted."""
+def quote_differences(quote: Quote, price: ModelPrice) -> list[str]:
+    """Whether the API quotes the documentation's example as its published prices say."""
+    charge, cost = ai_charge(EXAMPLE, price, MARGIN)
+    found = Decimal(quote.charge_usd) * money.NANO, Decimal(quote.cost_usd) * money.NANO
+    return [] if found == (charge, cost) else [f"the example is quoted at {found}, and must be {(charge, cost)} (1e-9 USD)"]
+
+
+def reconciliation_differences(found: Reconciliation, accounts: Iterable[Account]) -> list[str]:
+    """Sums that differ from each other, and sums of the book that are not those of the accounts."""
     problems = [f"{one.what}: {one.left} and {one.right}" for one in found.sums if not one.ok]
-    counts = [one.left for one in found.sums if one.what.endswith("totals: events")]
-    if counts != [str(events)]:
-        problems.append(f"{events} events were accepted, and the book holds {', '.join(counts) or 'an unknown number'}")
+    if not found.reconciled and not problems:
+        problems.append("`tallybook reconcile` found a pool that differs")
+    booked = {one.what.removeprefix(_BOOKED): one.left for one in found.sums if one.what.startswith(_BOOKED)}
+    for what, expected in _booked(list(accounts)).items():
+        if booked.get(what) != str(expected):
+            problems.append(f"the book's sum of {what} is {booked.get(what)}, and must be {expected}")
     return problems
+
+
+def _booked(accounts: Sequence[Account]) -> dict[str, int]:
+    """What the book must hold in all. `amount` is in 1e-9 of what each pool is in: money, credits or units."""
+    models = [totals for account in accounts for totals in account.models.values()]
+    return {
+        "events": sum(account.events for account in accounts),
+        "amount": sum(account.taken for account in accounts),
+        "cost": sum(totals.cost for totals in models),
+        "input tokens": sum(totals.uncached + totals.cache_read + totals.cache_write for totals in models),
+        "output tokens": sum(totals.output for totals in models),
+        "cache read tokens": sum(totals.cache_read for totals in models),
+        "cache write tokens": sum(totals.cache_write for totals in models),
+    }

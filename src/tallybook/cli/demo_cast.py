@@ -20,7 +20,10 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A feature on a plan: units included and what one costs (10000 = $1.00) or takes in credits; with a margin the AI model prices it."""
+    """A feature on a plan: units included, and what one costs (10000 = $1.00) or takes in credits.
+
+    With a margin (percent) the AI model sets the price.
+    """
 
     code: str
     included: int = 0
@@ -67,7 +70,11 @@ FEATURES = (
 )
 MARGIN = 20
 GROWTH = Plan(
-    "growth", "Growth", "metered", 49_00, (Offer(API_CALLS, included=2_000, unit_price=50), Offer(STORAGE, included=100, unit_price=250))
+    "growth",
+    "Growth",
+    "metered",
+    49_00,
+    (Offer(API_CALLS, included=2_000, unit_price=50), Offer(STORAGE, included=100, unit_price=250)),
 )
 STARTER = Plan("starter", "Starter", "metered", 0, (Offer(API_CALLS, included=100),), is_free=True)
 STUDIO = Plan("studio", "Studio", "credits", 29_00, (Offer(IMAGES, credits=3), Offer(THUMBNAILS, credits=1)), grant=1_000)
@@ -135,5 +142,9 @@ def _offer_body(plan: Plan, offer: Offer) -> Json:
 
 
 def _price_body(plan: Plan) -> Json:
-    grants: Json = {"credits": {"includedCredits": plan.grant}, "balance": {"includedBalance": plan.grant}, "metered": {}}[plan.model]
-    return {"billingInterval": "monthly", "price": plan.price_cents, **grants}
+    grants: dict[Model, Json] = {
+        "metered": {},
+        "credits": {"includedCredits": plan.grant},
+        "balance": {"includedBalance": plan.grant},
+    }
+    return {"billingInterval": "monthly", "price": plan.price_cents, **grants[plan.model]}

@@ -172,6 +172,34 @@ class TestClock(msgspec.Struct, rename="camel"):
     latest_run: ClockRun | None
 
 
+class Band(msgspec.Struct, rename="camel"):
+    """Prices of a model, USD per million tokens."""
+
+    input: str
+    output: str
+    cache_read: str | None = None
+    cache_write: str | None = None
+
+
+class Price(msgspec.Struct):
+    """The price of a model; later bands are for longer prompts than the demo has."""
+
+    standard: list[Band]
+
+
+class AiModel(msgspec.Struct):
+    """A model of the catalog."""
+
+    price: Price
+
+
+class Quote(msgspec.Struct, rename="camel"):
+    """What a request to a model costs, exact USD."""
+
+    cost_usd: str
+    charge_usd: str
+
+
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -188,7 +216,7 @@ class Client:
         return self._call("GET", f"{path}?{urlencode(query)}" if query else path, b"", {}, shape)
 
     def post(self, path: str, body: object, shape: type[Shape], key: str) -> Shape:
-        """Write something under an idempotency key, again and again until it is known what became of it. Raises RefusedError, DemoError."""
+        """Write under an idempotency key, again until it is known what became of it. Raises RefusedError, DemoError."""
         return self._call("POST", path, _encode(body), {"idempotency-key": key}, shape)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Sends the demo's usage and compares each answer with what it must be."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +8,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tallybook.cli.demo_accounts import Account, Verdict
-from tallybook.cli.demo_http import Adjusted, Batch, Client, Item, Problem, Recorded, RefusedError
+from tallybook.cli.demo_http import Adjusted, Batch, Client, DemoError, Item, Problem, Recorded, RefusedError
 from tallybook.cli.demo_traffic import Event, Fate, Purchase, Request, Sending, Step
 from tallybook.core import money
 
 _BILLING = 402
+_ATTEMPTS = 100
+_PAUSE_S = 0.2
 _SCALES = {"credits": money.NANO, "balance": money.NANO_PER_RATE}
 _STATUSES = {
     Fate.DUPLICATE: "duplicate",
@@ -86,8 +89,14 @@ class Player:
         return items
 
     def _batch(self, request: Request) -> list[Item]:
+        """The results, once each event has one: the whole batch is sent again for those whose outcome is not known yet."""
         body = {"events": [event.body() for event in request.events]}
-        return self._client.post("/usage/events/batch", body, Batch, request.key).results
+        for _ in range(_ATTEMPTS):
+            items = self._client.post("/usage/events/batch", body, Batch, request.key).results
+            if all(item.status != "retry" for item in items):
+                return items
+            time.sleep(_PAUSE_S)
+        raise DemoError(f"batch {request.key} was not settled in {_ATTEMPTS} attempts")
 
     def _single(self, request: Request) -> list[Item]:
         try:
@@ -144,7 +153,9 @@ class Player:
         scale = _SCALES[consumption.model]
         found = consumption.deducted * scale, consumption.remaining * scale
         if found != (verdict.charge, verdict.left):
-            self._differs(event, f"took {found[0]} and left {found[1]}, and must take {verdict.charge} and leave {verdict.left} (1e-9)")
+            self._differs(
+                event, f"took {found[0]} and left {found[1]}, and must take {verdict.charge} and leave {verdict.left} (1e-9)"
+            )
 
     def _count(self, item: Item) -> None:
         tally = self.tally

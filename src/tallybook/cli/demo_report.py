@@ -1,4 +1,4 @@
-"""The demo's report: what happened, what it cost, who owes what, and that the books agree. Text only; every number was checked before."""
+"""The demo's report: what happened, what it cost, who owes what, and that the books agree. Every number was checked before."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from datetime import datetime
 from tallybook.cli import demo_books
 from tallybook.cli import demo_cast as cast
 from tallybook.cli.demo_accounts import Account, ModelTotals
-from tallybook.cli.demo_books import Reconciliation
+from tallybook.cli.demo_books import Reconciliation, Sum
 from tallybook.cli.demo_cast import Customer
-from tallybook.cli.demo_http import Invoice
+from tallybook.cli.demo_http import Invoice, Quote
 from tallybook.cli.demo_play import Tally
 from tallybook.cli.demo_traffic import EXAMPLE
 from tallybook.core import money
@@ -26,13 +26,14 @@ class Story:
     month_ends: datetime
     tally: Tally
     mixed: Tally
-    example_cost: int
-    example_charge: int
+    example: Quote
     accounts: Mapping[str, Account]
     invoices: Sequence[Invoice]
     customers: Mapping[str, Customer]
     """By the id that the API gave."""
-    reconciliation: Reconciliation
+    before_billing: Reconciliation
+    """While the pools of the month were still open."""
+    after_billing: Reconciliation
 
 
 def report(story: Story) -> str:
@@ -60,9 +61,10 @@ def invoiced(story: Story) -> int:
 
 
 def _opening(story: Story) -> Iterator[str]:
+    month = _days(story.month_starts, story.month_ends)
     yield "TALLYBOOK DEMO"
-    yield f"  {len(story.accounts)} customers on {len(cast.PLANS)} plans, usage of {_days(story.month_starts, story.month_ends)} (test clock, UTC),"
-    yield "  sent over HTTP to a server with its own Postgres and Redis. Amounts in USD, exact to a billionth; invoices in cents."
+    yield f"  {len(story.accounts)} customers on {len(cast.PLANS)} plans, usage of {month} by the test clock, UTC,"
+    yield "  over HTTP, on a server with its own Postgres and Redis. Amounts are in USD, exact to a billionth, invoices in cents."
 
 
 def _events(story: Story) -> Iterator[str]:
@@ -71,7 +73,11 @@ def _events(story: Story) -> Iterator[str]:
         ("sent", _count(tally.sent), f"in {_count(tally.requests)} requests"),
         ("accepted", _count(tally.accepted), "each on disk, counted once and deducted before its answer"),
         ("retried", _count(tally.replayed), "same Idempotency-Key: the same answers again, nothing charged"),
-        ("duplicates refused", _count(tally.duplicates), "same event id in another request: the original answer, nothing charged"),
+        (
+            "duplicates refused",
+            _count(tally.duplicates),
+            "same event id in another request: the original answer, nothing charged",
+        ),
         ("conflicts refused", _count(tally.conflicts), "same event id with other contents"),
         ("refused", _count(tally.refused.total()), "not recorded; may be sent again when there is something to pay with"),
         *((f"  {code}", _count(count), "") for code, count in sorted(tally.refused.items())),
@@ -81,11 +87,11 @@ def _events(story: Story) -> Iterator[str]:
     yield "EVENTS"
     yield from _table(rows, "<><")
     mixed = story.mixed
+    invalid, refused = mixed.invalid.total(), mixed.refused.total()
     yield ""
-    yield (
-        f"  One batch of {mixed.sent - mixed.replayed} with one of each: {mixed.accepted} accepted, {mixed.duplicates} duplicate, "
-        f"{mixed.conflicts} conflict, {mixed.invalid.total()} invalid, {mixed.refused.total()} refused; sent again, nothing changed."
-    )
+    size = mixed.sent - mixed.replayed
+    yield f"  One batch of {size} had one of each: {mixed.accepted} accepted, {mixed.duplicates} duplicate,"
+    yield f"  {mixed.conflicts} conflict, {invalid} invalid, {refused} refused. Sent again, it changed nothing."
 
 
 def _example(story: Story) -> Iterator[str]:
@@ -94,11 +100,11 @@ def _example(story: Story) -> Iterator[str]:
         f"  {EXAMPLE.model}: {_count(EXAMPLE.input)} tokens in ({_count(EXAMPLE.cache_read)} from cache, "
         f"{_count(EXAMPLE.cache_write)} to cache), {_count(EXAMPLE.output)} out"
     )
-    yield f"  cost {money.usd(story.example_cost)} + {cast.MARGIN} % margin = charged {money.usd(story.example_charge)}"
+    yield f"  cost ${story.example.cost_usd} + {cast.MARGIN} % margin = charged ${story.example.charge_usd}"
 
 
 def _models(story: Story) -> Iterator[str]:
-    header = ("model", "requests", "input", "cache read", "cache write", "output", "cost", "margin", "charge")
+    header = ("model", "requests", "uncached in", "cache read", "cache write", "out", "cost", "margin", "charge")
     by_model = model_totals(story.accounts.values())
     rows = [_model_row(model, totals) for model, totals in sorted(by_model.items(), key=lambda item: -item[1].charge)]
     yield f"CHARGED BY AI MODEL (margin {cast.MARGIN} %)"
@@ -106,7 +112,7 @@ def _models(story: Story) -> Iterator[str]:
 
 
 def _model_row(name: str, totals: ModelTotals) -> Row:
-    tokens = (totals.events, totals.fresh_input, totals.cache_read, totals.cache_write, totals.output)
+    tokens = (totals.events, totals.uncached, totals.cache_read, totals.cache_write, totals.output)
     amounts = (totals.cost, totals.charge - totals.cost, totals.charge)
     return (name, *map(_count, tokens), *map(_exact, amounts))
 
@@ -121,7 +127,7 @@ def _sum(parts: Iterable[ModelTotals]) -> ModelTotals:
     total = ModelTotals()
     for part in parts:
         total.events += part.events
-        total.fresh_input += part.fresh_input
+        total.uncached += part.uncached
         total.cache_read += part.cache_read
         total.cache_write += part.cache_write
         total.output += part.output
@@ -160,8 +166,9 @@ def _feature_rows(story: Story) -> Iterator[Row]:
 
 def _pools(story: Story) -> Iterator[str]:
     header = ("customer", "plan", "pool", "granted", "bought", "used", "left")
-    yield f"POOLS ON {_day(story.month_ends)}, BEFORE THE MONTH IS BILLED"
+    yield "POOLS AT THE END OF THE MONTH"
     yield from _table([header, *(row for account in story.accounts.values() for row in _pool_rows(account))], "<<<>>>>")
+    yield "  What is below zero is billed. What is left of a grant ends with the month; purchased credits stay."
 
 
 def _pool_rows(account: Account) -> Iterator[Row]:
@@ -214,9 +221,16 @@ def _bridge(story: Story) -> Iterator[str]:
 
 
 def _reconciled(story: Story) -> Iterator[str]:
-    yield "RECONCILED (events, hourly totals, pools, ledger, till and invoices, each summed twice; money in 1e-9 USD)"
-    rows = [(one.what, f"{int(one.left):,}", f"{int(one.right):,}", "ok" if one.ok else "DIFFERENT") for one in story.reconciliation.sums]
-    yield from _table(rows, "<>><")
+    before = story.before_billing.sums
+    yield "RECONCILED: EVERYTHING SUMMED IN TWO WAYS (amounts in billionths of a dollar, credit or unit)"
+    yield f"  before the month was billed: {sum(one.ok for one in before)} of {len(before)} sums agree, among them"
+    yield from _table([_sum_row(one) for one in before if one.what.startswith("till = ")], "<>><")
+    yield f"  after it was billed: {sum(one.ok for one in story.after_billing.sums)} of {len(story.after_billing.sums)} agree"
+    yield from _table([_sum_row(one) for one in story.after_billing.sums], "<>><")
+
+
+def _sum_row(one: Sum) -> Row:
+    return one.what, f"{int(one.left):,}", f"{int(one.right):,}", "ok" if one.ok else "DIFFERENT"
 
 
 def _from_balance(account: Account) -> int:
@@ -231,14 +245,12 @@ def _metered_overage(account: Account) -> int:
 
 
 def _table(rows: Sequence[Row], alignment: str, total: Row | None = None) -> Iterator[str]:
-    every = [*rows, total] if total is not None else rows
+    every = rows if total is None else [*rows, total]
     widths = [max(len(row[column]) for row in every) for column in range(len(alignment))]
-    if total is None:
-        yield from (_line(row, alignment, widths) for row in rows)
-        return
     yield from (_line(row, alignment, widths) for row in rows)
-    yield "  " + "-" * (sum(widths) + 2 * (len(widths) - 1))
-    yield _line(total, alignment, widths)
+    if total is not None:
+        yield "  " + "-" * (sum(widths) + 2 * (len(widths) - 1))
+        yield _line(total, alignment, widths)
 
 
 def _line(row: Row, alignment: str, widths: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 """The demo's usage: a month of events, made from a seed, in the order in which each customer sends them.
 
-A customer's events are sent one request after the other, so that what each answer must say is known beforehand; customers send at the
-same time.
+A customer's events are sent one request after the other, so that what each answer must say is known beforehand; customers send
+at the same time.
 """
 
 import random
@@ -58,7 +58,12 @@ class Event:
 
     def body(self) -> Json:
         """The event on the wire."""
-        body: Json = {"eventId": self.id, "customerId": self.customer, "featureCode": self.feature, "timestamp": clock.iso(self.at)}
+        body: Json = {
+            "eventId": self.id,
+            "customerId": self.customer,
+            "featureCode": self.feature,
+            "timestamp": clock.iso(self.at),
+        }
         if self.tokens is None:
             return {**body, "value": Decimal(self.quantity_nano) / money.NANO}
         return {
@@ -149,7 +154,7 @@ def _events(customer: Customer, make: _Maker, count: int, start: datetime, dice:
 
 
 def _requests(name: str, events: Sequence[Event], *, may_run_dry: bool) -> Iterable[Request]:
-    """Batches, some of them sent again. What was refused may be taken when it is sent again, so pools that run dry repeat early only."""
+    """Batches, some of them sent again: of pools that run dry only the first, because what was refused may be sent anew."""
     for number, first in enumerate(range(0, len(events), BATCH_EVENTS)):
         request = Request(f"{name}-{number:03d}", tuple(events[first : first + BATCH_EVENTS]))
         yield request

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def started(data: Path, given: Settings, crew: Crew, *, postgres_user: str | None = None) -> Generator[Running]:
     """Everything running on `data`, stopped in order at the end. Raises EmbeddedError, MigrationError."""
-    with Stores(data, postgres_user=postgres_user) as stores, contextlib.closing(SharedPort(given.host, given.port)) as port:
+    with contextlib.closing(SharedPort(given.host, given.port)) as port, Stores(data, postgres_user=postgres_user) as stores:
         if stores.left_behind:
             serve.log(f"stopped what an earlier start left behind: {', '.join(stores.left_behind)}")
         key = asyncio.run(_prepare(stores))

@@ -43,7 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one.add_argument("search", nargs="?", default="", help="a part of the id")
     one = commands.add_parser("quote", help="say what one request costs, and how its model was matched")
     _configure_quote(one)
-    models_own.configure(commands)
+    models_own.configure_alias(commands.add_parser("alias", help="an organization's own words for models"))
+    models_own.configure_override(commands.add_parser("override", help="an organization's own prices, by id or glob"))
 
 
 def _configure_quote(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,6 @@
 """`tallybook models alias` and `tallybook models override`: an organization's own words and prices for models."""
 
 import argparse
-from typing import Protocol
 
 import msgspec
 
@@ -17,46 +16,36 @@ from tallybook.storage.postgres import Connection, Pool
 from tallybook.tenancy import actions as tenancy
 from tallybook.tenancy import store as tenancy_store
 
-
-class Subparsers(Protocol):
-    """What `ArgumentParser.add_subparsers` gives back; argparse has no public name for it."""
-
-    def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser:  # noqa: A002 - argparse's word
-        """Add a command."""
-        ...
-
-
 COMMANDS = frozenset({"alias", "override"})
 
 
-def configure(commands: Subparsers) -> None:
-    """Add both sub-commands."""
-    for name, what in (("alias", "words for models"), ("override", "prices for models, by id or glob")):
-        parser = commands.add_parser(name, help=f"set, list and end an organization's own {what}")
-        parser.add_argument("--organization", required=True, metavar="ORG_ID")
-        parser.add_argument("--live", action="store_true", help="live mode; default: the sandbox")
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-        verbs.add_parser("list", help="list them")
-        _CONFIGURE[name](verbs)
-
-
-def _configure_alias(verbs: Subparsers) -> None:
+def configure_alias(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `alias`."""
+    _configure_tenant(parser)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     made = verbs.add_parser("set", help="let a word mean a model")
     made.add_argument("alias")
     made.add_argument("model")
     verbs.add_parser("remove", help="forget a word").add_argument("alias")
+    verbs.add_parser("list", help="list the words")
 
 
-def _configure_override(verbs: Subparsers) -> None:
+def configure_override(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs of `override`."""
+    _configure_tenant(parser)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     made = verbs.add_parser("set", help="set a price from now on; one under the same pattern ends")
     made.add_argument("pattern", help="a model id, a glob (anthropic/*), or the id of an own model")
     for name in ("input", "output", "cache-read", "cache-write", "cache-write-1h"):
         made.add_argument(f"--{name}", metavar="USD", required=name == "input", help="per million tokens")
     made.add_argument("--web-search", metavar="USD", help="per 1,000 calls")
     verbs.add_parser("end", help="end a price now").add_argument("id", type=int)
+    verbs.add_parser("list", help="list the prices, ended ones too")
 
 
-_CONFIGURE = {"alias": _configure_alias, "override": _configure_override}
+def _configure_tenant(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--organization", required=True, metavar="ORG_ID")
+    parser.add_argument("--live", action="store_true", help="live mode; default: the sandbox")
 
 
 async def run(arguments: argparse.Namespace, database: Pool) -> int:

@@ -1,22 +1,24 @@
 """What Prometheus can ask. The only module that knows Prometheus; lower layers are handed functions.
 
 Several API processes share one port (SO_REUSEPORT), so a scrape reaches any one of them. With PROMETHEUS_MULTIPROC_DIR set
-(`metrics_files.prepare` does that before processes start) all of them, and the workers, keep their numbers in files of that folder, and
-whoever is asked answers for all. The other way, a port of its own for each process, would need the scraper to know how many there are.
+(`metrics_files.prepare` does that before processes start) all of them, and the workers, keep their numbers in files of that
+folder, and whoever is asked answers for all. The other way, a port of its own for each process, would need the scraper to know
+how many there are.
 """
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from tallybook.charge.commands import Outcome
 from tallybook.core import errors
+from tallybook.entrypoints import metrics_files
 from tallybook.flows import usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _BROKEN = 500
 """From this status on the fault is not the caller's."""
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -24,7 +26,7 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 REGISTRY = CollectorRegistry()
 USAGE_EVENTS = Counter(
     "tallybook_usage_events_total",
-    "Usage events by what became of them: accepted, duplicate, conflict, refused, invalid or retry; refused, invalid and retry with a code.",
+    "Usage events by what became of them: accepted, duplicate, conflict, refused, invalid or retry; the last four with a code.",
     ["result", "reason"],
     registry=REGISTRY,
 )
@@ -50,7 +52,9 @@ POOLS_FROZEN = Gauge(
     registry=REGISTRY,
     multiprocess_mode="mostrecent",
 )
-HTTP_REQUESTS = Counter("tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY)
+HTTP_REQUESTS = Counter(
+    "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY
+)
 HTTP_SECONDS = Histogram(
     "tallybook_http_request_seconds",
     "How long requests took, by operation; the usage path is measured by the till's calls.",
@@ -116,8 +120,10 @@ def count_request(operation: str, status: int) -> None:
 
 def exposition(environment: Mapping[str, str] = os.environ) -> bytes:
     """The text a scrape gets: of all processes when they share a folder, else of this one."""
-    if not environment.get(FOLDER_VARIABLE):
+    folder = environment.get(metrics_files.FOLDER_VARIABLE)
+    if not folder:
         return generate_latest(REGISTRY)
+    metrics_files.forget_dead(Path(folder))
     everyone = CollectorRegistry()
-    MultiProcessCollector(everyone)  # pyright: ignore[reportNoUntypedCall] - the library types it no further
+    MultiProcessCollector(everyone, folder)
     return generate_latest(everyone)

@@ -1,6 +1,6 @@
 """After a change of terms is committed, the till is told; only then is the change answered.
 
-The change left a row in `terms_bumps` in its own transaction, so a crash in between loses nothing: the worker tells what is left over.
+The change left a row in `terms_bumps` in its own transaction, so a crash in between loses nothing: the worker tells what is left.
 The till never lowers a version, so telling it twice, or in any order, is harmless.
 """
 
@@ -20,17 +20,25 @@ class Services(Protocol):
     """What publishing needs."""
 
     @property
-    def database(self) -> postgres.Pool: ...
+    def database(self) -> postgres.Pool:
+        """The book."""
+        ...
+
     @property
-    def till(self) -> Till: ...
+    def till(self) -> Till:
+        """The till to be told."""
+        ...
+
     @property
-    def clock(self) -> Clock: ...
+    def clock(self) -> Clock:
+        """The real time."""
+        ...
 
 
 async def publish(services: Services, tenant: Tenant) -> int:
     """Tell the till every committed change of a tenant's terms that it may not know. Returns how many there were.
 
-    Raises Unavailable when the till can't be told; the changes stay queued, and usage is priced with the terms before them until then.
+    Raises Unavailable when the till can't be told; the changes stay queued, and until then usage is priced with the terms before.
     """
     delivered = 0
     async with services.database.acquire() as connection:

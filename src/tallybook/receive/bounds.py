@@ -9,6 +9,9 @@ BATCH_BYTES_MAX: Final = 256 * 1024
 SINGLE_BYTES_MAX: Final = 16 * 1024
 EVENTS_MAX: Final = 100
 DEPTH_MAX: Final = 64
+ITEM_MARKS_MAX: Final = 256
+"""Commas, colons and opening brackets in one event outside of strings; the largest valid one has 134."""
+BATCH_MARKS_MAX: Final = (EVENTS_MAX + 1) * (ITEM_MARKS_MAX + 1)
 ID_BYTES_MAX: Final = 128
 MODEL_BYTES_MAX: Final = 256
 PROPERTIES_MAX: Final = 20

@@ -8,15 +8,17 @@ from tallybook.core import errors
 from tallybook.core.errors import TallybookError
 from tallybook.receive import assemble, bounds, explain, strict_json, wire
 from tallybook.receive.model import Check, Event, PeriodTotal
+from tallybook.receive.strict_json import Value
 
 _ITEM_DEPTH_MAX = bounds.DEPTH_MAX - 2
 """What is left for an item below the body and its list."""
+_CROWDED = "holds more values than any valid one"
 
 
 def parse_one(body: bytes) -> Event:
     """The event of `POST /usage/events`. Raises ValidationError, or PayloadTooLarge above 16 KB."""
     _bound(body, bounds.SINGLE_BYTES_MAX)
-    return _event(body) or explain.event(strict_json.parse(body))
+    return _event(body) or explain.event(_parse(body, bounds.ITEM_MARKS_MAX))
 
 
 def parse_batch(body: bytes) -> list[Event | TallybookError]:
@@ -25,24 +27,31 @@ def parse_batch(body: bytes) -> list[Event | TallybookError]:
     Raises ValidationError when the body is no JSON, or its `events` no list of that length; PayloadTooLarge above 256 KB.
     """
     _bound(body, bounds.BATCH_BYTES_MAX)
-    return _batch(body) or _item_by_item(body) or explain.batch(strict_json.parse(body))
+    return _batch(body) or _item_by_item(body) or explain.batch(_parse(body, bounds.BATCH_MARKS_MAX))
 
 
 def parse_check(body: bytes) -> Check:
     """The question of `POST /usage/check`. Raises ValidationError, or PayloadTooLarge above 16 KB."""
     _bound(body, bounds.SINGLE_BYTES_MAX)
-    return _check(body) or explain.check(strict_json.parse(body))
+    return _check(body) or explain.check(_parse(body, bounds.ITEM_MARKS_MAX))
 
 
 def parse_set(body: bytes) -> PeriodTotal:
     """The total of `PUT /usage`. Raises ValidationError, or PayloadTooLarge above 16 KB."""
     _bound(body, bounds.SINGLE_BYTES_MAX)
-    return explain.total(strict_json.parse(body))
+    return explain.total(_parse(body, bounds.ITEM_MARKS_MAX))
 
 
 def _bound(body: bytes, bytes_max: int) -> None:
     if len(body) > bytes_max:
         raise errors.PayloadTooLarge("payload_too_large", f"the body is {len(body)} bytes; at most {bytes_max} are taken")
+
+
+def _parse(body: bytes, marks_max: int) -> Value:
+    try:
+        return strict_json.parse(body, marks_max)
+    except strict_json.Crowded:
+        raise errors.invalid("", f"the body {_CROWDED}") from None
 
 
 def _event(body: bytes) -> Event | None:
@@ -96,4 +105,10 @@ def _item_by_item(body: bytes) -> list[Event | TallybookError] | None:
 
 
 def _item(raw: bytes, index: int) -> Event | TallybookError:
-    return _event(raw) or explain.item(strict_json.parse(raw, _ITEM_DEPTH_MAX), index)
+    event = _event(raw)
+    if event is not None:
+        return event
+    try:
+        return explain.item(strict_json.parse(raw, bounds.ITEM_MARKS_MAX, _ITEM_DEPTH_MAX), index)
+    except strict_json.Crowded:
+        return errors.invalid(f"events[{index}]", f"events[{index}]: {_CROWDED}")

@@ -9,6 +9,7 @@ Sums are 128-bit integers; a value that does not fit its column sends its record
 import io
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 
 import msgspec
 import polars as pl
@@ -84,11 +85,10 @@ def set_aside(entry: RawEntry, reason: str) -> Effects:
 
 def _frame(decoded: Decoded) -> pl.DataFrame:
     """One row a record that changes something. Raises when any value does not fit its column."""
-    names = [name for name in _FIELDS if name != "properties"]
-    cut = _FIELDS.index("properties")
-    columns = list(zip(*map(msgspec.structs.astuple, decoded.records), strict=True)) or [()] * len(_FIELDS)
-    properties = [msgspec.json.encode(value).decode() if value else None for value in columns.pop(cut)]
-    series = [pl.Series(name, column, _OTHER_TYPES.get(name, pl.Int64)) for name, column in zip(names, columns, strict=True)]
+    values = list(chain.from_iterable(map(msgspec.structs.astuple, decoded.records)))
+    columns = {name: values[place :: len(_FIELDS)] for place, name in enumerate(_FIELDS)}
+    properties = [msgspec.json.encode(value).decode() if value else None for value in columns.pop("properties")]
+    series = [pl.Series(name, column, _OTHER_TYPES.get(name, pl.Int64)) for name, column in columns.items()]
     series += [
         pl.Series("properties", properties, pl.String),
         pl.Series("outcome", decoded.outcomes, pl.String).replace("", "0").cast(pl.Int64),

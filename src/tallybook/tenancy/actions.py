@@ -1,4 +1,4 @@
-"""What can be done with organizations, keys, clocks and terms versions: one verb a function, each inside the caller's transaction."""
+"""What can be done with organizations, keys, clocks and terms versions: a verb a function, inside the caller's transaction."""
 
 import hashlib
 import hmac
@@ -64,7 +64,9 @@ async def create_api_key(
     if expires_in_days is not None and not 1 <= expires_in_days <= rules.EXPIRES_IN_DAYS_MAX:
         raise errors.invalid("expiresInDays", f"expiresInDays is {expires_in_days}; it must be 1 to {rules.EXPIRES_IN_DAYS_MAX}.")
     if creator is not None and not rules.covers(creator.permissions, permissions):
-        raise errors.Forbidden("forbidden", "A restricted key can only make keys with the same or fewer permissions.", param="permissions")
+        raise errors.Forbidden(
+            "forbidden", "A restricted key can only make keys with the same or fewer permissions.", param="permissions"
+        )
     key = ApiKey(
         id=ids.new("key"),
         tenant_id=tenant.id,
@@ -97,7 +99,7 @@ async def revoke_api_key(
 
 
 async def authenticate(connection: Connection, text: str, now: datetime) -> AuthenticatedKey | None:
-    """Who sent this key; None when it is malformed, unknown, wrong, revoked or expired, without saying which. `now` is the real time."""
+    """Who sent this key; None, without saying why, when it is malformed, unknown, wrong, revoked or expired at the real `now`."""
     parsed = rules.parse_key(text)
     on_file = None if parsed is None else await store.find_api_key(connection, parsed.public_part)
     if parsed is None or on_file is None:
@@ -168,12 +170,14 @@ async def recall_response(
 ) -> StoredResponse | None:
     """Take the right to answer an Idempotency-Key, or find what was answered. `now` is the real time.
 
-    Raises Conflict: `idempotency_in_progress` while another request with the key runs, `idempotency_key_mismatch` when it came with
-    another operation or body.
+    Raises Conflict: `idempotency_in_progress` while another request with the key runs, `idempotency_key_mismatch` when it came
+    with another operation or body.
     """
     digest = _digest(idempotency_key)
     if not await store.lock_idempotency_key(connection, tenant, digest):
-        raise errors.Conflict("idempotency_in_progress", "A request with this Idempotency-Key is still running; send it again shortly.")
+        raise errors.Conflict(
+            "idempotency_in_progress", "A request with this Idempotency-Key is still running; send it again shortly."
+        )
     stored = await store.find_response(connection, tenant, digest, now - RESPONSES_KEPT)
     if stored is not None and stored.fingerprint != fingerprint:
         message = "This Idempotency-Key was used for another operation or body; use a new key for a new request."

@@ -76,7 +76,7 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is fixed for the life of an installation. `till_made`: the till was given the epoch once, so one without it is a lost one."""
+    """What is fixed for the life of an installation. `till_made`: the till was given the epoch; one without it has been lost."""
 
     epoch: str
     partitions: int

@@ -13,6 +13,10 @@ RETURNING id, organization_id, livemode;
 -- Finds one mode of an organization.
 SELECT id, organization_id, livemode FROM tenants WHERE organization_id = $1 AND livemode = $2;
 
+-- name: organizations
+-- Lists organizations, oldest first.
+SELECT id FROM organizations ORDER BY created_at, id LIMIT $1;
+
 -- name: simulated_at
 -- Reads the test clock of a tenant; NULL means the real time.
 SELECT simulated_at FROM tenants WHERE id = $1;

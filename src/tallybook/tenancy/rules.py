@@ -97,12 +97,14 @@ def covers(holder: Permissions | None, wanted: Permissions | None) -> bool:
 
 
 def read_permissions(wanted: Mapping[str, Sequence[str]]) -> Permissions:
-    """Permissions as sent, with names in either spelling (`plan_group`, `planGroup`). Raises ValidationError for an unknown name."""
+    """Permissions as sent, names in either spelling (`plan_group`, `planGroup`). Raises ValidationError for an unknown name."""
     permissions: dict[str, frozenset[str]] = {}
     for name, actions in wanted.items():
         resource = _LETTER_AFTER_WORD.sub(r"_\1", name).lower()
         if resource not in RESOURCES:
-            raise errors.invalid(f"permissions.{name[:64]}", f"{name[:64]!r} is no resource; one of {', '.join(sorted(RESOURCES))}.")
+            raise errors.invalid(
+                f"permissions.{name[:64]}", f"{name[:64]!r} is no resource; one of {', '.join(sorted(RESOURCES))}."
+            )
         permissions[resource] = permissions.get(resource, frozenset()) | frozenset(actions)
     return permissions
 
@@ -118,5 +120,7 @@ def expiry(now: datetime, expires_in_days: int | None, creator: AuthenticatedKey
 def check_idempotency_key(key: str) -> str:
     """The key itself. Raises ValidationError unless it is 1 to 256 printable ASCII characters."""
     if not key or len(key) > IDEMPOTENCY_KEY_BYTES_MAX or not (key.isascii() and key.isprintable()):
-        raise errors.invalid("Idempotency-Key", f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters.")
+        raise errors.invalid(
+            "Idempotency-Key", f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters."
+        )
     return key

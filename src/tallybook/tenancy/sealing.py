@@ -1,8 +1,8 @@
 """Stored responses that show a secret are sealed with the key of whoever asked, so that the book alone can't open them.
 
-A response that carries a new API key must be replayable for a retry, yet only a hash of an API key may be stored. The
-sender's own key has 256 random bits and is not stored either: SHAKE-256 over it, the idempotency key and a fresh nonce gives a keystream that
-is used once, and an HMAC over the result proves that it was opened with the right key.
+A response that carries a new API key must be replayable for a retry, yet only a hash of an API key may be stored. The sender's
+own key has 256 random bits and is not stored either: SHAKE-256 over it, the idempotency key and a fresh nonce gives a keystream
+that is used once, and an HMAC over the result proves that it was opened with the right key.
 """
 
 import hashlib

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
 from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
@@ -35,6 +36,11 @@ async def find_tenant(connection: Connection, organization_id: str, *, livemode:
     """One mode of an organization."""
     row = await connection.fetchrow(_SQL["tenant_of_organization"], organization_id, livemode)
     return None if row is None else _tenant(row)
+
+
+async def organizations(connection: Connection, *, limit: int) -> list[str]:
+    """Ids of organizations, oldest first."""
+    return [row["id"] for row in await connection.fetch(_SQL["organizations"], limit)]
 
 
 async def simulated_at(connection: Connection, tenant: Tenant) -> datetime | None:

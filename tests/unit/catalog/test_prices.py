@@ -94,7 +94,7 @@ def test_a_change_leaves_the_amounts_it_does_not_name() -> None:
 
 
 def price(number: int, interval: BillingInterval, *, is_default: bool = False) -> Price:
-    return Price(number, 1, f"price_{number}", interval, is_default, {}, NOW, NOW, None, PriceAmounts(100))
+    return Price(number, 1, f"price_{number}", interval, is_default, {}, NOW, NOW, PriceAmounts(100))
 
 
 def test_who_names_nothing_gets_the_default() -> None:

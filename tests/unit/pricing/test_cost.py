@@ -124,10 +124,14 @@ def test_cached_tokens_count_towards_the_band() -> None:
     assert cost.price(tiered, TokenUsage(1, 0, 98, input_tokens_include_cache=False)).input_pico == 1_000
 
 
-@pytest.mark.parametrize(("total", "pico"), [(0, 1), (32_000, 1), (32_001, 2), (128_000, 2), (128_001, 3), (256_000, 3), (256_001, 4)])
+@pytest.mark.parametrize(
+    ("total", "pico"), [(0, 1), (32_000, 1), (32_001, 2), (128_000, 2), (128_001, 3), (256_000, 3), (256_001, 4)]
+)
 def test_four_bands_each_hold_on_both_sides_of_their_boundaries(total: int, pico: int) -> None:
     starts = ((0, 1), (32_001, 2), (128_001, 3), (256_001, 4))
-    assert cost.price(row(*(Band(start, Listed(price, price)) for start, price in starts)), TokenUsage(total, 0)).input_pico == pico
+    assert (
+        cost.price(row(*(Band(start, Listed(price, price)) for start, price in starts)), TokenUsage(total, 0)).input_pico == pico
+    )
 
 
 def test_service_tiers_have_their_own_prices_and_their_own_long_context() -> None:
@@ -185,7 +189,9 @@ def test_what_has_no_price_is_an_error_and_never_free() -> None:
         (417, 2_000, 0, 1),
     ],
 )
-def test_the_charge_is_rounded_once_half_even_after_the_margin(pico: int, margin_bps: int, cost_nano: int, charge_nano: int) -> None:
+def test_the_charge_is_rounded_once_half_even_after_the_margin(
+    pico: int, margin_bps: int, cost_nano: int, charge_nano: int
+) -> None:
     priced = cost.price(flat(Listed(pico, 0)), TokenUsage(1, 0), margin_bps)
     assert (priced.cost_nano, priced.charge_nano) == (cost_nano, charge_nano)
 

@@ -138,7 +138,9 @@ def test_any_text_gives_an_answer(text: str) -> None:
 
 @given(
     st.sampled_from(ACTIVE),
-    st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8).filter(lambda word: word not in {"latest", "mini", "chat", "old", "pro"}),
+    st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8).filter(
+        lambda word: word not in {"latest", "mini", "chat", "old", "pro"}
+    ),
     st.sampled_from("-:."),
 )
 def test_a_word_behind_an_id_is_another_model(model_id: str, word: str, mark: str) -> None:

@@ -83,7 +83,9 @@ NATIVE = {
     "minimax.minimax-m2": "minimax/minimax-m2",
     "moonshotai.kimi-k2.5": "moonshotai/kimi-k2.5",
     "nvidia.nemotron-nano-9b-v2": "nvidia/nemotron-nano-9b-v2",
-    "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-1-20250805-v1:0": "anthropic/claude-opus-4.1",
+    "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-1-20250805-v1:0": (
+        "anthropic/claude-opus-4.1"
+    ),
     "arn:aws:bedrock:eu-west-1::foundation-model/amazon.nova-pro-v1:0": "amazon/nova-pro",
     # Vertex
     "claude-sonnet-4-5@20250929": "anthropic/claude-sonnet-4.5",

@@ -66,7 +66,7 @@ class Expected:
 
 
 def read_json(body: bytes) -> Json:
-    """The value of a body, 64 levels deep at most."""
+    """The value of a body, 64 levels deep at most and without a thought for how many values there are."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:

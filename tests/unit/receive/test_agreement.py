@@ -91,7 +91,7 @@ def referred(read: Callable[[reference.Json], object], body: bytes) -> object:
 @given(bodies.bodies())
 @example(b'{"featureCode":"a","customerId":"b","customerId":"c"}')
 @example(b'{"featureCode":"a","customerId":"b","customerId":"\\u0022"}')
-@example(b'{"featureCode":"a","customerId":"b","eventId":"\\u0022","eventId":"\\u0022\\u0022\\u0022"}')
+@example(b'{"featureCode":"a","customerId":"b","eventId":"x","eventId":"\\u0022\\u0022\\u0022\\u0022"}')
 @example(b'{"featureCode":"a","customerId":"b","timestamp":"2026-01-01T00:00:00+0530","timestamp":"2026-01-01T00:00:00Z"}')
 @example(b'{"featureCode":"a","customerId":"b","value":[{"a":1e9}]}')
 @example(b'{"featureCode":"a","customerId":"b","value":"1.5"}')

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tallybook.core.errors import PayloadTooLarge, TallybookError, ValidationError
-from tallybook.receive import events
+from tallybook.receive import events, explain, strict_json
 from tallybook.receive.model import Event
 
 GOOD = '"featureCode":"api_calls","customerId":"user_1"'
@@ -19,6 +19,18 @@ MOMENT = "must be an ISO 8601 moment with seconds and Z or an offset, such as 20
 TOTAL_RULE = "it must be the total prompt count, or inputTokensIncludeCache must be false"
 TWICE = "stands twice in the same object; which one is meant?"
 PROPERTY = "must be a string of at most 256 bytes of UTF-8 without NUL"
+
+MODEL = "must be a string of 1 to 256 bytes of UTF-8 without control characters"
+AI_FIELDS = [
+    ("inputTokens", "0"),
+    ("outputTokens", "0"),
+    ("cacheReadTokens", "0"),
+    ("cacheWriteTokens", "0"),
+    ("cacheWrite1hTokens", "0"),
+    ("serviceTier", '"batch"'),
+    ("webSearchRequests", "0"),
+    ("inputTokensIncludeCache", "true"),
+]
 
 BROKEN = [
     ('"customerId":"user_1"', "featureCode", "is required"),
@@ -50,6 +62,7 @@ BROKEN = [
     (GOOD + ',"value":1e-3000000', "value", f"got 1e-3000000; {NUMBER}"),
     (GOOD + ',"value":18446744073709551616', "value", f"got 18446744073709551616; {NUMBER}"),
     (GOOD + ',"value":' + "9" * 5000, "value", f"got {'9' * 48}…; {NUMBER}"),
+    (GOOD + ',"value":' + "9" * 5000 + ".5", "value", f"got {'9' * 48}…; {NUMBER}"),
     (GOOD + ',"value":NaN', "value", f"got NaN; {NUMBER}"),
     (GOOD + ',"value":-Infinity', "value", f"got -Infinity; {NUMBER}"),
     (GOOD + ',"value":"1"', "value", f'got "1"; {NUMBER}'),
@@ -89,12 +102,13 @@ BROKEN = [
     (AI + ',"value":1', "value", "must not be sent together with model: a model is charged by tokens, not by value"),
     (GOOD + ',"model":"gpt-4o","outputTokens":5', "inputTokens", "is required when model is given"),
     (GOOD + ',"model":"gpt-4o","inputTokens":5', "outputTokens", "is required when model is given"),
-    (GOOD + ',"inputTokens":0', "inputTokens", "has a meaning only together with model"),
-    (GOOD + ',"inputTokensIncludeCache":true', "inputTokensIncludeCache", "has a meaning only together with model"),
+    *((f'{GOOD},"{name}":{value}', name, "has a meaning only together with model") for name, value in AI_FIELDS),
+    (AI.replace("gpt-4o", "gpt\\u0000"), "model", f'got "gpt\\u0000"; {MODEL}'),
+    (AI.replace("gpt-4o", "é" * 129), "model", f'got "{"é" * 48}…"; {MODEL}'),
     (
         GOOD + ',"model":"","inputTokens":1,"outputTokens":1',
         "model",
-        'got ""; must be a string of 1 to 256 bytes of UTF-8 without control characters',
+        f'got ""; {MODEL}',
     ),
     (GOOD + ',"model":"m","inputTokens":-1,"outputTokens":1', "inputTokens", f"got -1; {COUNT}"),
     (GOOD + ',"model":"m","inputTokens":1,"outputTokens":1.0', "outputTokens", f"got 1.0; {COUNT}"),
@@ -173,6 +187,12 @@ def test_a_body_that_is_no_json_says_where(body: bytes, message: str) -> None:
         assert (caught.value.code, caught.value.message) == ("invalid_json", message)
 
 
+def test_a_byte_that_is_no_utf_8_is_counted_from_the_start_of_the_body() -> None:
+    body = b'{"events":[{"featureCode":"a","customerId":"b"},{"featureCode":"a","x":"\xff"}]}'
+    with pytest.raises(ValidationError, match=f"the body is not UTF-8: byte {body.index(255)} is 0xff"):
+        events.parse_batch(body)
+
+
 @pytest.mark.parametrize(("body", "field", "message"), NOT_A_BATCH)
 def test_a_batch_that_is_no_list_of_events_is_refused_as_a_whole(body: bytes, field: str, message: str) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -207,6 +227,35 @@ def test_a_body_of_just_its_size_is_read() -> None:
     assert events.parse_batch(batch.ljust(256 * 1024)) == events.parse_batch(batch)
 
 
+def test_the_largest_valid_event_is_read_by_both_readers() -> None:
+    ids = {"featureCode": "a", "feature": "a", "customerId": "é" * 64, "eventId": "e" * 128, "idempotencyKey": "e" * 128}
+    counts = {
+        "inputTokens": 10**9,
+        "outputTokens": 10**9,
+        "cacheReadTokens": 10**8,
+        "cacheWriteTokens": 10**8,
+        "cacheWrite1hTokens": 10**8,
+    }
+    rest = {"model": "m" * 256, "serviceTier": "flex", "webSearchRequests": 10**6, "inputTokensIncludeCache": True, "value": None}
+    properties = [{"property": f"{place:02}" + "," * 254, "value": ":" * 256} for place in range(20)]
+    body = json.dumps({**ids, **counts, **rest, "timestamp": "2026-01-15T10:00:00Z", "properties": properties}).encode()
+    event = events.parse_one(body)
+    assert len(event.properties or {}) == 20
+    assert events.parse_batch(b'{"events":[%s,{"featureCode":null}]}' % body)[0] == event
+    assert explain.event(strict_json.parse(body)) == event
+
+
+def test_an_event_of_many_values_is_refused_before_it_is_built() -> None:
+    crowd = ",".join(f'"k{place}":[]' for place in range(200))
+    assert refusal(f"{{{GOOD},{crowd}}}".encode()) == ("", "the body holds more values than any valid one")
+    good, crowded = events.parse_batch(f'{{"events":[{{{GOOD}}},{{{GOOD},{crowd}}}]}}'.encode())
+    assert isinstance(good, Event)
+    assert isinstance(crowded, ValidationError)
+    assert (crowded.param, crowded.message) == ("events[1]", "events[1]: holds more values than any valid one")
+    with pytest.raises(ValidationError, match="the body holds more values than any valid one"):
+        events.parse_batch(b'{"events":[' + b"{}," * 80_000 + b"NaN]}")
+
+
 def test_a_hundred_events_are_read_in_their_order() -> None:
     body = json.dumps({"events": [{"featureCode": "a", "customerId": "b", "eventId": f"e{place}"} for place in range(100)]})
     read = events.parse_batch(body.encode())
@@ -218,7 +267,7 @@ def test_all_broken_rules_of_an_event_are_told_at_once_up_to_twenty() -> None:
         events.parse_one(b'{"featureCode":"A","value":-1,"model":"m","x":1}')
     assert fields_of(caught.value) == ["x", "featureCode", "customerId", "value", "value", "inputTokens", "outputTokens"]
     with pytest.raises(ValidationError) as caught:
-        events.parse_one(json.dumps({f"x{place}": 1 for place in range(900)}).encode())
+        events.parse_one(json.dumps({f"x{place}": 1 for place in range(99)}).encode())
     assert fields_of(caught.value) == [f"x{place}" for place in range(20)]
 
 

@@ -1,4 +1,4 @@
-"""Who sends a request. Keys that were found good are remembered for at most three seconds, so a revoked one is out within five."""
+"""Who sends a request. Keys found good are remembered for three seconds at most, so a revoked one is out within five."""
 
 import asyncio
 import hashlib

@@ -11,7 +11,7 @@ SLOWEST_S = 30.0
 
 
 async def read(request: web.Request, bytes_max: int) -> bytes:
-    """The body as sent. Raises PayloadTooLarge, before reading where Content-Length tells, and ValidationError for an encoded body."""
+    """The body as sent. Raises PayloadTooLarge, before reading where Content-Length tells; ValidationError for an encoded one."""
     check_head(request, bytes_max)
     content = request.content
     if content.is_eof():

@@ -1,7 +1,7 @@
 """Bodies, queries and path parameters into typed values, or an error that names the field, the value and the rule. Pure.
 
-A body is read twice: once strictly as JSON, where everything is refused that two readers could understand differently or the book can't
-store (duplicate keys, NaN, NUL, half surrogates, numbers without end), then typed and exact by msgspec.
+A body is read twice: once strictly as JSON, where everything is refused that two readers could understand differently or the book
+can't store (duplicate keys, NaN, NUL, half surrogates, numbers without end), then typed and exact by msgspec.
 """
 
 import json
@@ -53,7 +53,7 @@ def body(raw: bytes, shape: type[msgspec.Struct] | None) -> Any:  # noqa: ANN401
 
 
 def query(sent: Sequence[tuple[str, str]], shape: type[msgspec.Struct] | None) -> Any:  # noqa: ANN401 - an instance of `shape`
-    """The typed query; None when the operation takes none. Every parameter must be known and be there once. Raises ValidationError."""
+    """The typed query; None when the operation takes none. Parameters must be known and there once. Raises ValidationError."""
     values: dict[str, str] = {}
     for name, value in sent:
         if name in values:
@@ -120,7 +120,9 @@ def _integer(text: str) -> object:
 def _number(text: str) -> object:
     exponent = text.lower().partition("e")[2]
     if len(text) > _NUMBER_CHARACTERS_MAX or abs(int(exponent or 0)) > _EXPONENT_MAX:
-        return _Broken(f"{_shorten(text)} is out of range: at most {_NUMBER_CHARACTERS_MAX} characters, exponents within ±{_EXPONENT_MAX}")
+        return _Broken(
+            f"{_shorten(text)} is out of range: at most {_NUMBER_CHARACTERS_MAX} characters, exponents within ±{_EXPONENT_MAX}"
+        )
     return Decimal(text)
 
 

@@ -1,4 +1,4 @@
-"""`/docs`: the API's description as one readable page, made from the same document as openapi.json. No scripts, nothing loaded. Pure."""
+"""`/docs`: the API's description as one readable page, made from the same document as openapi.json. Pure."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,9 @@ from typing import Any, cast
 from tallybook.entrypoints.http import error_codes
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_STYLE = resources.files(__package__).joinpath("docs_page.css").read_text(encoding="utf-8")
+_STYLE = resources.files("tallybook.entrypoints.http").joinpath("docs_page.css").read_text(encoding="utf-8")
+
+_DEPTH_MAX = 3
 
 Json = Mapping[str, Any]
 
@@ -48,12 +50,13 @@ def _operation(document: Json, path: str, method: str, operation: Json) -> str:
     ]
     if "requestBody" in operation:
         content = operation["requestBody"]["content"]["application/json"]
-        parts.append(_table("Body", _fields(document, content["schema"])))
+        parts.append(_table("Body", _fields(document, content["schema"], sent=True)))
         if "example" in content:
             parts.append(f"<pre>{escape(json.dumps(content['example'], indent=2))}</pre>")
-    parts.append(_table("Answer", _fields(document, _plain_answer(operation))))
+    parts.append(_table("Answer", _fields(document, _plain_answer(operation), sent=False)))
     return (
-        f'<details id="{escape(operation["operationId"])}"><summary><span class="method {escape(method)}">{escape(method.upper())}</span>'
+        f'<details id="{escape(operation["operationId"])}"><summary>'
+        f'<span class="method {escape(method)}">{escape(method.upper())}</span>'
         f'<code class="path">{escape(path)}</code><span class="summary">{escape(operation["summary"])}</span></summary>'
         f"{''.join(parts)}</details>"
     )
@@ -73,14 +76,27 @@ def _plain_answer(operation: Json) -> Json:
     return schema
 
 
-def _fields(document: Json, schema: Json) -> Iterator[tuple[str, str, str]]:
+def _fields(document: Json, schema: Json, *, sent: bool, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str, str]]:
+    """Rows of an object's fields, those of objects inside it with their path."""
     shape = _resolve(document, schema)
     if shape.get("properties", {}).get("object") == {"const": "list"}:
         shape = _resolve(document, shape["properties"]["data"]["items"])
-    required = shape.get("required", [])
+    required: list[str] = shape.get("required", []) if sent else []
     for name, field in shape.get("properties", {}).items():
-        kind = _kind(field) + (" · required" if name in required else "")
-        yield name, kind, _bounds(field)
+        yield prefix + name, _kind(field) + (" · required" if name in required else ""), _bounds(field)
+        for path, inner in _inside(field, prefix + name):
+            if depth < _DEPTH_MAX:
+                yield from _fields(document, inner, sent=sent, prefix=f"{path}.", depth=depth + 1)
+
+
+def _inside(field: Json, path: str) -> Iterator[tuple[str, Json]]:
+    """Objects that a field holds: itself, one of several shapes, or the items of a list."""
+    if "$ref" in field:
+        yield path, field
+    for choice in field.get("anyOf", []):
+        yield from _inside(choice, path)
+    if field.get("type") == "array":
+        yield from _inside(field.get("items", {}), f"{path}[]")
 
 
 def _resolve(document: Json, schema: Json) -> Json:
@@ -95,10 +111,8 @@ def _kind(schema: Json) -> str:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
     if "const" in schema:
         return json.dumps(schema["const"])
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(_kind(choice) for choice in schema["anyOf"])
+    if "enum" in schema or "anyOf" in schema:
+        return " | ".join([*map(json.dumps, schema.get("enum", [])), *map(_kind, schema.get("anyOf", []))])
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}))}"
     if isinstance(schema.get("additionalProperties"), dict):
@@ -109,7 +123,13 @@ def _kind(schema: Json) -> str:
 def _bounds(schema: Json) -> str:
     choices = cast("list[Json]", schema.get("anyOf", [schema]))
     words = [str(found["description"]) for found in (schema, *choices) if "description" in found][:1]
-    names = {"minimum": "at least", "maximum": "at most", "minLength": "length at least", "maxLength": "length at most", "pattern": "like"}
+    names = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "minLength": "length at least",
+        "maxLength": "length at most",
+        "pattern": "like",
+    }
     words += [f"{word} {choice[name]}" for choice in choices for name, word in names.items() if name in choice]
     default = schema.get("default")
     if default is not None:
@@ -119,7 +139,8 @@ def _bounds(schema: Json) -> str:
 
 def _table(title: str, rows: Iterator[tuple[str, str, str]]) -> str:
     body = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind)}</td><td>{escape(note)}</td></tr>" for name, kind, note in rows
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind)}</td><td>{escape(note)}</td></tr>"
+        for name, kind, note in rows
     )
     return f"<h4>{title}</h4><div class=wide><table>{body}</table></div>" if body else ""
 
@@ -127,11 +148,12 @@ def _table(title: str, rows: Iterator[tuple[str, str, str]]) -> str:
 def _errors() -> str:
     statuses = "".join(f"<tr><td>{status}</td><td>{_code(meaning)}</td></tr>" for status, meaning in error_codes.STATUSES.items())
     codes = "".join(
-        f'<tr id="error-{code}"><td><code>{code}</code></td><td>{_code(meaning)}</td></tr>' for code, meaning in error_codes.CODES.items()
+        f'<tr id="error-{code}"><td><code>{code}</code></td><td>{_code(meaning)}</td></tr>'
+        for code, meaning in error_codes.CODES.items()
     )
     return (
         '<section id="errors"><h2>Errors</h2><p>'
-        + _code("Every error is `{success: false, error: {type, code, message, param, details, doc_url}}`. Act on `code`; keep the request id.")
+        + _code("An error is `{success: false, error: {type, code, message, param, details, doc_url}}`. Act on `code`.")
         + f"</p><div class=wide><table>{statuses}</table></div><div class=wide><table>{codes}</table></div></section>"
     )
 

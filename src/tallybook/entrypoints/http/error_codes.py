@@ -16,12 +16,13 @@ STATUSES: Mapping[str, str] = {
 }
 
 CODES: Mapping[str, str] = {
+    "alias_not_found": "The organization has no such name for a model.",
     "already_has_active_subscription": "The customer has a subscription that runs. Cancel it first, or change it.",
     "already_scheduled": "The subscription ends at a moment that is already set. Nothing to do.",
     "ambiguous_model": "Several models go by this name; `details` lists them. Send a full id such as `provider/model`.",
     "api_key_not_found": "There is no such key here, or it was deleted before.",
     "book_behind": "The database has not caught up with the log yet. Send the same again shortly.",
-    "conflict": "This event id of this customer was recorded with another payload; the first one counts. Use a new id for another event.",
+    "conflict": "This customer's event id was recorded with another payload; the first one counts. Give another event a new id.",
     "customer_not_found": "No customer has this id, neither `cus_…` nor your own, in this organization and mode.",
     "database_unavailable": "The database did not answer. Send the same again.",
     "duplicate": "It was recorded before; `details` has the original. Nothing was counted again.",
@@ -37,7 +38,7 @@ CODES: Mapping[str, str] = {
     "included_limit_reached": "The plan includes no more, and does not sell more. Send the same event id again after an upgrade.",
     "insufficient_balance": "The balance does not cover it and the plan blocks. Send the same event id again after a top-up.",
     "insufficient_credits": "There are not enough credits. Send the same event id again after a purchase or grant.",
-    "internal_error": "A bug on this side. The request id finds it in the logs; writes with an Idempotency-Key can be sent again.",
+    "internal_error": "A bug on this side. The request id finds it in the logs; a write with an Idempotency-Key can be repeated.",
     "invalid_json": "The body is not JSON, or broke off.",
     "invalid_subscription_status": "The subscription is in a state that does not allow this.",
     "invoice_not_found": "There is no such invoice.",
@@ -58,6 +59,7 @@ CODES: Mapping[str, str] = {
     "price_in_use": "Subscriptions use this price.",
     "price_not_found": "There is no such price on this plan.",
     "price_not_listed": "The model has no price for this kind of use.",
+    "price_override_not_found": "The organization has no such price of its own that still runs.",
     "pricing_mode_mismatch": "The event has a value where the feature is priced by model, or the other way round.",
     "rate_limited": "Too many requests at once. Wait as long as `Retry-After` says.",
     "sandbox_only": "This is for sandbox keys only.",

@@ -1,4 +1,4 @@
-"""What every request goes through, in order: bounds, key, permission, decoding, one transaction, shape. Handlers know of none of it.
+"""What every request goes through, in order: key, permission, bounds, decoding, one transaction, shape. No handler knows of it.
 
 One function an operation and no middlewares: the hot ones pay for what they use only.
 """
@@ -130,5 +130,3 @@ class Frame:
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get(IDEMPOTENCY_HEADER)
     return None if key is None else rules.check_idempotency_key(key)
-
-

@@ -1,7 +1,7 @@
 """Is it alive, may it get traffic, and what are its numbers. No key needed; nothing of any customer is shown."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 import orjson
 from aiohttp import web
@@ -29,7 +29,7 @@ class HealthPages:
         return _reply(200, {"status": "ok"}, self._frame.new_request_id())
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """200 when both stores answer, the till is this installation's, and the process is not stopping; 503 with the reasons otherwise."""
+        """200 when both stores answer, the till is this installation's and the process is not stopping; else 503 with reasons."""
         services = self._frame.services
         postgres_state, till_state = await asyncio.gather(_outcome(_check_book(services)), _outcome(services.till.check_epoch()))
         process_state = "draining" if self._frame.draining else "ok"
@@ -66,5 +66,5 @@ async def _outcome(check: Awaitable[None]) -> str:
     return "ok"
 
 
-def _reply(status: int, content: dict[str, object], request_id: str) -> web.Response:
+def _reply(status: int, content: Mapping[str, object], request_id: str) -> web.Response:
     return replies.json_reply(status, orjson.dumps(content), request_id)

@@ -14,8 +14,11 @@ _REFERENCE = "#/components/schemas/{name}"
 _ABOUT = """Usage metering and AI token pricing.
 
 Every request carries an API key in `x-api-key`; the key alone says which organization and mode it is for. Bodies are JSON.
-With `commet-version: 2026-07-24` or later, answers are plain objects, and lists are `{object: "list", data, hasMore, nextCursor}`; with an
-older version or without the header they are wrapped as `{success: true, data, hasMore, nextCursor}`. Errors look the same for all.
+
+With `commet-version: 2026-07-24` or later, answers are plain objects and lists are `{object: "list", data, hasMore, nextCursor}`;
+with an older version or without the header they are wrapped as `{success: true, data, hasMore, nextCursor}`. Errors look the same
+for all.
+
 A write with an `Idempotency-Key` happens once: the same key and body get the first answer again for 24 hours.
 Unknown fields and unknown query parameters are errors. Every answer carries `x-request-id`."""
 
@@ -46,7 +49,7 @@ def _version() -> str:
     try:
         return metadata.version("tallybook")
     except metadata.PackageNotFoundError:  # run from a checkout that was not installed
-        return "0"
+        return "development"
 
 
 class _Schemas:
@@ -100,12 +103,15 @@ def _query_parameters(operation: Operation, schemas: _Schemas) -> list[Json]:
     shape = schemas.components[name]
     required = shape.get("required", [])
     return [
-        {"name": field, "in": "query", "required": field in required, "schema": schema} for field, schema in shape["properties"].items()
+        {"name": field, "in": "query", "required": field in required, "schema": schema}
+        for field, schema in shape["properties"].items()
     ]
 
 
 def _header_parameters(operation: Operation) -> list[Json]:
-    headers: list[Json] = [{"name": "commet-version", "in": "header", "required": False, "schema": {"type": "string", "format": "date"}}]
+    headers: list[Json] = [
+        {"name": "commet-version", "in": "header", "required": False, "schema": {"type": "string", "format": "date"}}
+    ]
     if operation.writes:
         key_schema = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[ -~]+$"}
         headers.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key_schema})

@@ -31,7 +31,9 @@ class _Protocol(web.RequestHandler):
             problem: errors.TallybookError = errors.invalid("", "This is not a valid HTTP request, or its headers are too large.")
         else:
             _log.error("unhandled exception", exc_info=exc, extra={"request_id": request_id})
-            problem = errors.TallybookError("internal_error", "Something broke on this side; the request id finds it in the logs.")
+            problem = errors.TallybookError(
+                "internal_error", "Something broke on this side; the request id finds it in the logs."
+            )
         reply = replies.error_reply(problem, request_id)
         reply.force_close()
         return reply
@@ -43,7 +45,7 @@ class _Server(web.Server):
     @classmethod
     def like(cls, server: web.Server) -> Self:
         """A server with the same handler and settings."""
-        return cls(server.request_handler, request_factory=server.request_factory, **server._kwargs)
+        return cls(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001 - a subclass reads its own kind
 
     def __call__(self) -> web.RequestHandler:
         """The protocol of a new connection."""

@@ -27,7 +27,9 @@ def request_ids() -> Callable[[], str]:
 
 def json_reply(status: int, body: bytes, request_id: str) -> web.Response:
     """A JSON answer."""
-    return web.Response(status=status, body=body, headers={"Content-Type": JSON, REQUEST_ID_HEADER: request_id, "Server": "tallybook"})
+    return web.Response(
+        status=status, body=body, headers={"Content-Type": JSON, REQUEST_ID_HEADER: request_id, "Server": "tallybook"}
+    )
 
 
 def error_reply(problem: errors.TallybookError, request_id: str) -> web.Response:
@@ -48,7 +50,9 @@ def explain(error: Exception) -> errors.TallybookError:
         return errors.invalid("", "The body broke off or its transfer encoding is wrong.", code="invalid_json")
     if isinstance(error, (*postgres.TRANSIENT_ERRORS, redis.RedisError)):
         _log.warning("a store did not answer: %s: %s", type(error).__name__, error)
-        message = "A store did not answer, so it is not known whether this was done. Send the same request again with the same ids."
+        message = (
+            "A store did not answer, so it is not known whether this was done. Send the same request again with the same ids."
+        )
         return errors.Unavailable("store_unavailable", message)
     _log.error("unhandled exception", exc_info=error)
     return errors.TallybookError("internal_error", "Something broke on this side; the request id finds it in the logs.")

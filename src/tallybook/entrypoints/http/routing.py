@@ -24,8 +24,8 @@ _PARAMETER = re.compile(r"\{([a-zA-Z]+)(:[^{}]+)?\}")
 class Call:
     """One request to an ordinary operation.
 
-    `connection` is in ONE transaction for writes, which the frame commits together with the stored response; for reads it is a plain
-    one. `now` is the tenant's clock, `real_now` the real one. `body` and `query` are instances of the operation's Structs.
+    `connection` is in ONE transaction for writes, which the frame commits together with the stored response; for reads it is
+    plain. `now` is the tenant's clock, `real_now` the real one. `body` and `query` are instances of the operation's Structs.
     """
 
     tenant: Tenant
@@ -76,10 +76,10 @@ HotHandler = Callable[[HotCall], Awaitable[bytes | Mapping[str, object]]]
 class Operation:
     """One method of one path.
 
-    `path` is without the /api/v1 prefix; a parameter that may hold slashes is written `{id:.+}`. `permission` is the resource a restricted
-    key must have: "read", and for writes (any method but GET, unless `reads`) "write" too. `returns` is the response Struct, of one
-    item when `is_list`. `secret`: the response shows a secret, so what is stored of it is sealed.
-    `hot`: the handler takes a HotCall and returns JSON or a dict; no transaction, clock or stored response, it sees to those itself.
+    `path` is without the /api/v1 prefix; a parameter that may hold slashes is `{id:.+}`. `permission` is the resource that a
+    restricted key must have: "read", and for writes (any method but GET, unless `reads`) "write" too. `returns` is the response
+    Struct, of one item when `is_list`. `secret`: the response shows a secret, so what is stored of it is sealed.
+    `hot`: the handler takes a HotCall and returns JSON or a dict; it sees to transaction, tenant clock and replays itself.
     """
 
     method: str
@@ -115,12 +115,16 @@ class Operation:
         return _PARAMETER.sub(r"{\1}", self.path)
 
 
-class _Resource(Protocol):
+class Resource(Protocol):
+    """A resource module."""
+
     @property
-    def OPERATIONS(self) -> tuple[Operation, ...]: ...  # noqa: N802 - the constant's name in a resource module
+    def OPERATIONS(self) -> tuple[Operation, ...]:  # noqa: N802 - the constant's name in a resource module
+        """What the resource can do."""
+        ...
 
 
-def collect(modules: Iterable[_Resource]) -> tuple[Operation, ...]:
+def collect(modules: Iterable[Resource]) -> tuple[Operation, ...]:
     """All operations of some resource modules. Raises ValueError when two clash or one asks for an unknown permission."""
     operations = tuple(operation for module in modules for operation in module.OPERATIONS)
     seen: set[object] = set()

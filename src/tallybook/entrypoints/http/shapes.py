@@ -1,4 +1,4 @@
-"""The one place that shapes what goes out: plain objects for clients from 2026-07-24 on, an envelope for the ones before. Pure."""
+"""The one place that shapes what goes out: plain objects for clients from 2026-07-24 on, an envelope for older ones. Pure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def error(problem: errors.TallybookError) -> bytes:
 
 
 def to_wire(value: object, *, livemode: bool) -> object:
-    """A value as JSON types. Every Struct that has `object` gets `livemode`; dicts are the caller's own data and stay as they are."""
+    """A value as JSON types. A Struct that has `object` gets `livemode`; a dict is the caller's own data and stays as it is."""
     if isinstance(value, msgspec.Struct):
         return _struct(value, livemode=livemode)
     if isinstance(value, Mapping):
@@ -81,6 +81,4 @@ def _struct(value: msgspec.Struct, *, livemode: bool) -> dict[str, object]:
 
 @cache
 def _names(shape: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    return tuple((field.name, field.encode_name) for field in msgspec.structs.fields(shape))
-
-
+    return tuple(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))

@@ -1,4 +1,4 @@
-"""The story of a write: once per Idempotency-Key, its response stored with its effect, the till told before the answer goes out."""
+"""A write, in order: once per Idempotency-Key, its response stored with its effect, the till told, and only then answered."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,9 @@ async def run(operation: Operation, call: Call) -> bytes:
     return shapes.plain(result, livemode=call.tenant.livemode)
 
 
-def fingerprint(operation: Operation, key_id: str, path: Mapping[str, str], query: Sequence[tuple[str, str]], body: bytes) -> bytes:
+def fingerprint(
+    operation: Operation, key_id: str, path: Mapping[str, str], query: Sequence[tuple[str, str]], body: bytes
+) -> bytes:
     """What must be the same for an Idempotency-Key to be the same request. Who asks matters only where a secret is answered."""
     tree = decoding.strict_json(body) if body.strip() else None
     asker = key_id if operation.secret else ""
@@ -62,5 +64,3 @@ async def _keep(operation: Operation, call: Call, response: StoredResponse, api_
     if operation.secret:
         response = StoredResponse(response.fingerprint, response.status, sealing.seal(response.body, api_key, key))
     await tenancy.keep_response(call.connection, call.tenant, call.real_now, key, response)
-
-

@@ -45,11 +45,13 @@ class _Progress:
     leases: Leases
     owned: list[int] = field(default_factory=list[int])
     renew_at: float = 0.0
+    level_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """When the last pass that succeeded began: while passes fail, nothing that waits is known to be younger."""
     resting_until: dict[int, float] = field(default_factory=dict[int, float])
 
 
 async def run(rollup: Rollup, stop: asyncio.Event) -> None:
-    """Roll up until `stop` is set, then finish the pass and give the leases back. A store that is away is waited for."""
+    """Roll up until `stop` is set, then finish the pass and give the leases back. A failed pass is told and tried again."""
     progress = _Progress(Leases(rollup.postgres_url, rollup.partitions))
     try:
         while not stop.is_set():
@@ -59,16 +61,10 @@ async def run(rollup: Rollup, stop: asyncio.Event) -> None:
 
 
 async def _step(rollup: Rollup, progress: _Progress) -> float:
-    """One pass over the owned partitions. Returns how many seconds to rest."""
+    """One pass over the owned partitions, whatever becomes of it. Returns how many seconds to rest."""
     now_s = asyncio.get_running_loop().time()
     try:
-        if now_s >= progress.renew_at:
-            await _renew(rollup, progress)
-            progress.renew_at = now_s + _RENEW_S
-        working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
-        if not working:
-            return _RENEW_S / 4
-        result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock())
+        return await _pass(rollup, progress, now_s)
     except OffsetMovedError as error:
         _LOG.info("rollup: %s", error)
         return _IDLE_S
@@ -78,9 +74,23 @@ async def _step(rollup: Rollup, progress: _Progress) -> float:
         _LOG.critical("rollup stopped: %s", gap)
         return 0.0
     except _OUTSIDE as error:
-        progress.renew_at = 0.0
         _LOG.warning("rollup waits: %s: %s", type(error).__name__, error)
-        return _FAILED_S
+    except Exception:  # noqa: BLE001 - must not stop the other loops of this process, and a failed pass has changed nothing
+        _LOG.exception("rollup: a pass failed and nothing of it counted; it is tried again")
+    progress.renew_at = 0.0
+    rollup.observe(PassResult(lag_ms=int((now_s - progress.level_at) * 1000)))
+    return _FAILED_S
+
+
+async def _pass(rollup: Rollup, progress: _Progress, now_s: float) -> float:
+    if now_s >= progress.renew_at:
+        await _renew(rollup, progress)
+        progress.renew_at = now_s + _RENEW_S
+    working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
+    if not working:
+        return _RENEW_S / 4
+    result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock())
+    progress.level_at = now_s
     rollup.observe(result)
     return _pause(result)
 

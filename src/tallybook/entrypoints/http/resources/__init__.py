@@ -1,7 +1,5 @@
 """The API's resources, one module each."""
 
-from types import ModuleType
-
 from tallybook.entrypoints.http.resources import (
     ai_models,
     api_keys,
@@ -14,8 +12,9 @@ from tallybook.entrypoints.http.resources import (
     test_clock,
     usage,
 )
+from tallybook.entrypoints.http.routing import Resource
 
-MODULES: tuple[ModuleType, ...] = (
+MODULES: tuple[Resource, ...] = (
     api_keys,
     customers,
     features,
