@@ -1,6 +1,7 @@
 """A whole Tallybook for acceptance tests: API processes and a worker as children, on the test run's own Postgres and Redis."""
 
 import asyncio
+import contextlib
 import dataclasses
 import tempfile
 import time
@@ -43,7 +44,8 @@ def service() -> Generator[Service]:
                     crew.tend()
                     assert crew.deaths_most() == 0, "a process died while starting; its log is above"
                     time.sleep(0.05)
-                yield Service(port.url, stores.postgres.url, stores.redis.url)
+                with contextlib.closing(Service(port.url, stores.postgres.url, stores.redis.url)) as running:
+                    yield running
                 assert crew.deaths_most() == 0, "a process died during the tests; its log is above"
             finally:
                 crew.stop()

@@ -1,6 +1,7 @@
 """The frame around every operation, on real stores: keys, bounds, shapes, one transaction, one answer per Idempotency-Key."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from tallybook.core import clock, errors
-from tallybook.entrypoints.http import auth
+from tallybook.entrypoints.http import auth, frame
 from tallybook.entrypoints.http.routing import Call, HotCall, ListQuery, Operation, Page
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
@@ -419,6 +420,29 @@ async def test_health_readiness_and_numbers_need_no_key(http: Api) -> None:
     numbers = await anonymous.send("GET", "/metrics")
     assert 'tallybook_http_requests_total{operation="make",status="200"}' in numbers.body
     assert "tallybook_till_queue_depth 0.0" in numbers.body
+
+
+async def test_without_the_database_nothing_is_known_and_nothing_breaks(services: Services, postgres_url: str) -> None:
+    gone = await postgres.connect(postgres_url)
+    await gone.close()
+    account = await api.make_account(services.database)
+    async with api.serving(dataclasses.replace(services, database=gone), OPERATIONS) as client:
+        http = Api(client, account.key)
+        answer = await http.send("GET", "/api/v1/things/a")
+        assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "database_unavailable", "1")
+        ready = await http.send("GET", "/readyz")
+        assert ready.status == 503
+        assert ready.body["checks"]["postgres"] != "ok"
+        assert ready.body["checks"]["till"] == "ok"
+        assert (await http.send("GET", "/healthz")).status == 200
+
+
+async def test_more_requests_than_a_process_takes_at_once_are_told_to_come_back(
+    http: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame, "IN_FLIGHT_MAX", 0)
+    answer = await http.send("POST", "/api/v1/hot", data=b"")
+    assert (answer.status, answer.code, answer.headers["Retry-After"]) == (429, "rate_limited", "1")
 
 
 async def test_a_foreign_till_is_not_ready(http: Api, services: Services) -> None:

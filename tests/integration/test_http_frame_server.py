@@ -31,6 +31,8 @@ class _Resource:
 
 @dataclass(frozen=True, slots=True)
 class Running:
+    """A server on a port of its own."""
+
     port: int
     stop: asyncio.Event
     task: asyncio.Task[None]

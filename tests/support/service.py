@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -20,6 +20,11 @@ class Service:
     url: str
     postgres_url: str
     redis_url: str
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60.0, verify=False))  # noqa: S501 - plain http on loopback
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.http.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Account:
         """One request as a current client sends it (plain objects). `raw` sends bytes as they are."""
         content = raw if raw is not None else (None if body is None else json.dumps(body).encode())
         sent = {"x-api-key": self.key, "commet-version": PLAIN_VERSION, "content-type": "application/json", **(headers or {})}
-        response = httpx.request(method, f"{self.service.url}/api/v1{path}", content=content, headers=sent, timeout=60.0)
+        response = self.service.http.request(method, f"{self.service.url}/api/v1{path}", content=content, headers=sent)
         return Answer(response.status_code, response.json() if response.content else None, dict(response.headers))
 
     def done(self, method: str, path: str, body: object = None) -> Json:

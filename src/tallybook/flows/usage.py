@@ -28,10 +28,15 @@ _NO_KEY = bytes(IDEMPOTENCY_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who sent the events, and the request's idempotency key, if it had one."""
+    """Who sent the events, the request's idempotency key, if it had one, and whether it is a batch (errors name the place then)."""
 
     tenant: Tenant
     idempotency_key: str | None = None
+    is_batch: bool = False
+
+    def field(self, place: int, name: str) -> str:
+        """The path of a field as the caller wrote it."""
+        return f"events[{place}].{name}" if self.is_batch else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | e
     now_ms = clock.to_ms(terms.now(services.clock()))
     arrival = Arrival(now_ms, one.identity, _idempotency_hash(source.idempotency_key))
     try:
-        times.check_time(one.event.occurred_at_ms, now_ms)
+        times.check_time(one.event.occurred_at_ms, now_ms, source.field(one.place, "timestamp"))
         return price_event.price(one.event, terms, services.book, arrival)
     except price_event.PeriodUnknown:
         return None

@@ -16,7 +16,7 @@ from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, Subscri
 
 _QUERIES = queries.load("tallybook.subscriptions")
 REACH = timedelta(minutes=10)
-"""How far past now the terms reach: events may be dated 5 minutes ahead."""
+"""How far past now the terms reach: events may be dated 5 minutes ahead, and the writer of a revision may have a clock that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _following(row: _Row, period: Period) -> Period:
 async def _period_terms(connection: Connection, row: _Row, period: Period, now: datetime) -> PeriodTerms:
     is_trial = rules.in_trial(row.trial_ends_at, period.starts_at)
     granted_at = row.started_at if is_trial else period.starts_at
-    features = await catalog.feature_terms(connection, row.plan_id, period.starts_at, now)
+    features = await catalog.feature_terms(connection, row.plan_id, period.starts_at, now + REACH)
     price = None if row.price_id is None else await catalog.price_terms(connection, row.price_id, granted_at)
     return PeriodTerms(
         start_s=period.key_s,

@@ -1,5 +1,6 @@
 """Whatever bytes come, a body is read exactly, or refused with an error that names the field."""
 
+import contextlib
 from decimal import Decimal
 from typing import Any
 
@@ -77,10 +78,8 @@ def test_what_an_error_quotes_is_short() -> None:
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]":,0129eE+-.\\u truefalsnNaIity\x00é', max_size=60).map(str.encode))
 def test_no_bytes_raise_anything_but_a_named_error(raw: bytes) -> None:
-    try:
-        decoding.body(raw, Body)
-    except errors.ValidationError as error:
-        assert error.code in ("validation_error", "invalid_json")
+    with contextlib.suppress(errors.ValidationError):
+        assert isinstance(decoding.body(raw, Body), Body)
 
 
 _json = st.recursive(

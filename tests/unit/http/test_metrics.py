@@ -34,7 +34,8 @@ def test_any_process_answers_for_all_and_the_gauges_of_the_dead_are_gone(tmp_pat
     metrics_files.prepare(folder, environment)
     source = Path(metrics.__file__).parents[2]
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", _CHILD], check=True, env=environment | {"PYTHONPATH": str(source)})
+        words = [sys.executable, "-c", _CHILD]
+        subprocess.run(words, check=True, env=environment | {"PYTHONPATH": str(source)})  # noqa: S603 - this very interpreter
     text = metrics.exposition(environment).decode()
     assert "tallybook_till_charges_total 6.0" in text
     assert "tallybook_till_queue_depth 0.0" in text or "tallybook_till_queue_depth" not in text

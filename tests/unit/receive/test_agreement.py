@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tallybook.core.errors import TallybookError
@@ -16,6 +16,7 @@ from tests.unit.receive.reference import Expected
 
 PARSERS = (events.parse_one, events.parse_batch, events.parse_check, events.parse_set)
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 OPENINGS = (b"[", b'{"a":', b'{"events":[', b'{"events":[{"value":', b'{"value":', b'{"properties":[', b'{"value":[[')
 
 
@@ -87,7 +88,7 @@ def referred(read: Callable[[reference.Json], object], body: bytes) -> object:
         return refused.code
 
 
-@settings(max_examples=700, deadline=None)
+@settings(UNHURRIED, max_examples=400)
 @given(bodies.bodies())
 @example(b'{"featureCode":"a","customerId":"b","customerId":"c"}')
 @example(b'{"featureCode":"a","customerId":"b","customerId":"\\u0022"}')
@@ -102,13 +103,13 @@ def test_an_event_is_read_as_the_reference_reads_it(body: bytes) -> None:
     assert one(body) == referred(reference.event, body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(UNHURRIED, max_examples=200)
 @given(bodies.bodies("quantity"))
 def test_a_check_is_read_as_the_reference_reads_it(body: bytes) -> None:
     assert check(body) == referred(reference.check, body)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(UNHURRIED, max_examples=300)
 @given(bodies.batches())
 @example(b'{"events":[{"featureCode":"a","customerId":"b"},{"featureCode":"a","customerId":"b","value":NaN}]}')
 @example(b'{"events":[{"featureCode":"a","customerId":"b"},{"featureCode":"a","customerId":"\xff","x":1}]}')
@@ -121,13 +122,13 @@ def test_a_batch_is_read_as_the_reference_reads_it(body: bytes) -> None:
     assert batch(body) == referred(reference.batch, body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(UNHURRIED, max_examples=300)
 @given(bodies.bodies())
 def test_a_total_is_read_as_the_reference_reads_it(body: bytes) -> None:
     assert total(body) == referred(reference.total, body)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(UNHURRIED, max_examples=400)
 @given(bodies.good_pairs().flatmap(bodies.rendered))
 def test_both_readers_make_the_same_event_down_to_the_fingerprint(text: str) -> None:
     body = text.encode()

@@ -1,6 +1,5 @@
 """What keys look like and what they may do."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from tallybook.tenancy import rules
 from tallybook.tenancy.model import ApiKey, AuthenticatedKey, NewApiKey, Permissions
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+KEY = rules.key_text("a" * 16, "b" * 43)
 READ, BOTH = frozenset({"read"}), frozenset({"read", "write"})
 
 
@@ -37,11 +37,10 @@ def test_text_that_is_no_key_is_no_key(text: str) -> None:
     assert rules.parse_key(text) is None or text.startswith("ck_")
 
 
-@pytest.mark.parametrize(
-    "spoil", [lambda key: key[:-1], lambda key: key + "a", lambda key: " " + key, lambda key: key + "\n", str.upper]
-)
-def test_a_key_with_something_more_or_less_is_no_key(spoil: Callable[[str], str]) -> None:
-    assert rules.parse_key(spoil(rules.key_text("a" * 16, "b" * 43))) is None
+@pytest.mark.parametrize("spoilt", [KEY[:-1], KEY + "a", " " + KEY, KEY + "\n", KEY.upper(), KEY.replace("a", "é", 1)])
+def test_a_key_with_something_more_or_less_is_no_key(spoilt: str) -> None:
+    assert rules.parse_key(KEY) is not None
+    assert rules.parse_key(spoilt) is None
 
 
 @pytest.mark.parametrize(

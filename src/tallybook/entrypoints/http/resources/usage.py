@@ -181,7 +181,7 @@ def _duplicate(settled: Settled) -> errors.Conflict:
 async def track_batch(call: HotCall) -> usage_wire.Json:
     """POST /usage/events/batch. Always one result per event; an error of one never costs another."""
     events = receive.parse_batch(call.body)
-    results = await usage.track(call.services, Source(call.tenant, call.idempotency_key), events)
+    results = await usage.track(call.services, Source(call.tenant, call.idempotency_key, is_batch=True), events)
     metrics.count_usage(results)
     return usage_wire.batch(results, livemode=call.tenant.livemode)
 
