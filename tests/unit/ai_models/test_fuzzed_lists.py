@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from tallybook.ai_models import decimals, gateway, price_codec, rules
@@ -126,8 +126,10 @@ def test_any_bytes_are_a_list_or_an_unreadable_one(body: bytes) -> None:
 
 
 def test_the_fuzzed_lists_do_hold_prices_tiers_and_bad_rows() -> None:
+    unshrunk = settings(max_examples=2_000, phases=[Phase.generate], deadline=None, database=None)
+
     def has(wanted: Callable[[ModelList], bool]) -> bool:
-        return bool(find(LISTS, lambda rows: wanted(gateway.parse(json.dumps({"data": rows}).encode()))))
+        return bool(find(LISTS, lambda rows: wanted(gateway.parse(json.dumps({"data": rows}).encode())), settings=unshrunk))
 
     assert has(lambda found: any(model.price and len(model.price.standard) > 1 for model in found.models))
     assert has(lambda found: any(model.price and model.price.service_tiers for model in found.models))
