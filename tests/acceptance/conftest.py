@@ -33,7 +33,11 @@ def service() -> Generator[Service]:
         with Stores(folder / "data", postgres_settings={"shared_buffers": "64MB"}) as stores:
             asyncio.run(_migrate(stores.postgres.url))
             settings = Settings(
-                postgres_url=stores.postgres.url, redis_url=stores.redis.url, workers=API_PROCESSES, log_level="warning", catalog_url=""
+                postgres_url=stores.postgres.url,
+                redis_url=stores.redis.url,
+                workers=API_PROCESSES,
+                log_level="warning",
+                catalog_url="",
             )
             crew = Crew(lambda _message: None)
             port = SharedPort("127.0.0.1", 0)

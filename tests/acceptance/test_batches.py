@@ -122,9 +122,7 @@ def test_a_refused_event_may_be_sent_again_with_its_id(metered: Account) -> None
         ({"inputTokens": 1, "outputTokens": 1}, "inputTokens", "model"),
     ],
 )
-def test_each_bound_is_named_and_never_costs_the_event_beside_it(
-    metered: Account, trouble: Json, param: str, words: str
-) -> None:
+def test_each_bound_is_named_and_never_costs_the_event_beside_it(metered: Account, trouble: Json, param: str, words: str) -> None:
     broken = event(1, **trouble)
     if "model" in trouble:
         del broken["value"]
@@ -187,4 +185,8 @@ def test_clients_of_all_ages_are_answered_in_their_shape(metered: Account) -> No
 def test_unknown_customers_features_and_models_are_named(metered: Account) -> None:
     batch = metered.batch([event(1, customer="nobody"), {**event(2), "featureCode": "unheard_of"}, event(3)])
     assert statuses(batch) == ["invalid", "rejected", "accepted"]
-    assert [result.get("error", {}).get("code") for result in batch["results"]] == ["customer_not_found", "feature_not_in_plan", None]
+    assert [result.get("error", {}).get("code") for result in batch["results"]] == [
+        "customer_not_found",
+        "feature_not_in_plan",
+        None,
+    ]

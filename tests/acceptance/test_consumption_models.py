@@ -25,7 +25,12 @@ def balance(account: Account, subscription: Json) -> float:
 
 def test_metered_usage_past_what_is_included_is_billed_at_the_period_end(account: Account) -> None:
     account.feature("api_calls")
-    account.plan("pro", "metered", price={"price": 9900}, features={"api_calls": {"includedAmount": 1000, "overage": {"enabled": True, "unitPrice": 100}}})
+    account.plan(
+        "pro",
+        "metered",
+        price={"price": 9900},
+        features={"api_calls": {"includedAmount": 1000, "overage": {"enabled": True, "unitPrice": 100}}},
+    )
     account.subscribe("user_1", "pro")
     assert account.track(featureCode="api_calls", customerId="user_1", value=3500, eventId="a").status == 200
     access = account.done("GET", "/feature-access/api_calls?customerId=user_1")
@@ -77,7 +82,12 @@ def test_credits_are_spent_from_the_plan_first_then_from_what_was_bought_then_re
 
 def test_the_documented_ai_example_costs_exactly_what_the_documentation_says(account: Account) -> None:
     account.feature("ai_chat")
-    account.plan("ai", "balance", price={"price": 5000, "includedBalance": 500_000}, features={"ai_chat": {"pricingMode": "ai_model", "margin": 20}})
+    account.plan(
+        "ai",
+        "balance",
+        price={"price": 5000, "includedBalance": 500_000},
+        features={"ai_chat": {"pricingMode": "ai_model", "margin": 20}},
+    )
     account.subscribe("user_1", "ai")
     tracked = account.track(featureCode="ai_chat", customerId="user_1", eventId="doc", **SONNET)
     assert tracked.body["consumption"]["deducted"] == 502.2
@@ -86,7 +96,9 @@ def test_the_documented_ai_example_costs_exactly_what_the_documentation_says(acc
 
 def test_a_balance_plan_that_does_not_block_bills_the_overdraft(account: Account) -> None:
     account.feature("exports")
-    account.plan("flex", "balance", price={"price": 5000, "includedBalance": 10_000}, features={"exports": {"overage": {"unitPrice": 500}}})
+    account.plan(
+        "flex", "balance", price={"price": 5000, "includedBalance": 10_000}, features={"exports": {"overage": {"unitPrice": 500}}}
+    )
     subscription = account.subscribe("user_1", "flex")
     assert account.track(featureCode="exports", customerId="user_1", value=30).status == 200
     assert balance(account, subscription) == -5_000
@@ -136,8 +148,12 @@ def test_eight_clients_get_exactly_a_thousand_events_out_of_a_thousand_credits(a
     account.subscribe("user_1", "studio")
 
     def client(name: int) -> int:
-        batches = [[{"featureCode": "images", "customerId": "user_1", "eventId": f"{name}-{i}-{j}"} for j in range(25)] for i in range(7)]
-        singles = [account.track(featureCode="images", customerId="user_1", eventId=f"{name}-s{i}").status == 200 for i in range(15)]
+        batches = [
+            [{"featureCode": "images", "customerId": "user_1", "eventId": f"{name}-{i}-{j}"} for j in range(25)] for i in range(7)
+        ]
+        singles = [
+            account.track(featureCode="images", customerId="user_1", eventId=f"{name}-s{i}").status == 200 for i in range(15)
+        ]
         return sum(account.batch(events)["accepted"] for events in batches) + sum(singles)
 
     with concurrent.futures.ThreadPoolExecutor(8) as clients:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Generator
 from typing import Any, cast
 
 import pytest
-from commet import AsyncCommet, Commet, CommetAPIError, CommetValidationError, _http, _async_http
+from commet import AsyncCommet, Commet, CommetAPIError, CommetValidationError, _async_http, _http  # pyright: ignore[reportPrivateUsage]
 from commet import types as wire
 
 from tests.support.service import Account
@@ -29,8 +29,7 @@ def client(account: Account, base_url: str) -> Generator[Commet]:
 
 
 def checked(answer: object) -> dict[str, Any]:
-    """What `usage.check` returns: version 9.7.0 looks for its discriminator in camelCase after turning the keys to snake_case, so it
-    hands out the plain dict."""
+    """What `usage.check` returns: a dict, because 9.7.0 looks for its discriminator in camelCase among keys in snake_case."""
     assert isinstance(answer, dict)
     return cast("dict[str, Any]", answer)
 
@@ -44,7 +43,9 @@ def make_ai_plan(client: Commet) -> wire.Plan:
 
 
 def test_api_keys(client: Commet) -> None:
-    made = client.api_keys.create(name="reader", expires_in_days=30, permissions=wire.CreateApiKeyParamsPermissions(customer=["read"]))
+    made = client.api_keys.create(
+        name="reader", expires_in_days=30, permissions=wire.CreateApiKeyParamsPermissions(customer=["read"])
+    )
     assert made.api_key.startswith("ck_")
     listed = client.api_keys.list()
     assert made.id in {key.id for key in listed.data}
@@ -65,7 +66,8 @@ def test_customers(client: Commet) -> None:
     assert client.customers.update(first.id, full_name="Ada L.").full_name == "Ada L."
     batch = client.customers.create_batch(
         customers=[
-            wire.BatchCreateCustomersParamsCustomersItem(email=f"user{number}@example.com", id=f"batch_{number}") for number in range(3)
+            wire.BatchCreateCustomersParamsCustomersItem(email=f"user{number}@example.com", id=f"batch_{number}")
+            for number in range(3)
         ]
         + [wire.BatchCreateCustomersParamsCustomersItem(email="not an address", id="broken")]
     )
@@ -100,9 +102,12 @@ def test_plans(client: Commet) -> None:
     monthly = client.plans.add_price(plan.id, billing_interval="monthly", price=9900, is_default=True)
     yearly = client.plans.add_price(plan.id, billing_interval="yearly", price=99_000, trial_days=14)
     added = client.plans.add_feature(
-        plan.id, feature_id="api_calls", included_amount=1000, overage=wire.AddPlanFeatureParamsOverage(enabled=True, unit_price=100)
+        plan.id,
+        feature_id="api_calls",
+        included_amount=1000,
+        overage=wire.AddPlanFeatureParamsOverage(enabled=True, unit_price=100),
     )
-    assert (added.included_amount, added.overage.unit_price) == (1000, 100)
+    assert (added.included_amount, added.overage) == (1000, wire.PlanFeatureOverage(enabled=True, unit_price=100))
     assert client.plans.update_feature(plan.id, "api_calls", included_amount=2000).included_amount == 2000
     assert client.plans.update_price(plan.id, monthly.id, price=10_900).price == 10_900
     assert client.plans.set_default_price(plan.id, yearly.id).is_default
@@ -110,7 +115,10 @@ def test_plans(client: Commet) -> None:
     assert client.plans.list().data == []
     assert client.plans.set_visibility(plan.id, is_public=True).is_public
     found = client.plans.get(plan.id)
-    assert ([price.price for price in found.prices], [feature.code for feature in found.features]) == ([10_900, 99_000], ["api_calls"])
+    assert ([price.price for price in found.prices], [feature.code for feature in found.features]) == (
+        [10_900, 99_000],
+        ["api_calls"],
+    )
     assert [listed.code for listed in client.plans.list(include_private=True).data] == ["pro"]
     assert client.plans.delete_price(plan.id, monthly.id).deleted is True
     assert client.plans.remove_feature(plan.id, "api_calls").removed is True
@@ -122,7 +130,11 @@ def test_subscriptions(client: Commet) -> None:
     customer = client.customers.create(email="ada@example.com", id="user_1")
     assert client.subscriptions.get_active(customer_id="user_1") is None
     made = client.subscriptions.create(customer_id="user_1", plan_code="ai")
-    assert (made.status.value, made.customer_id, made.plan.id) == ("active", customer.id, plan.id)
+    assert (made.status, made.customer_id, made.plan) == (
+        wire.SubscriptionStatus.ACTIVE,
+        customer.id,
+        wire.CreatedSubscriptionPlan(plan.id, "AI"),
+    )
     found = client.subscriptions.get(made.id)
     assert found.balance is not None
     assert found.balance.remaining == 500_000
@@ -135,7 +147,7 @@ def test_subscriptions(client: Commet) -> None:
     assert canceled.cancel_at_period_end
     assert client.subscriptions.uncancel(made.id).cancel_at_period_end is False
     assert [listed.id for listed in client.subscriptions.list(customer_id="user_1").data] == [made.id]
-    assert client.subscriptions.cancel(made.id, immediate=True).status.value == "canceled"
+    assert client.subscriptions.cancel(made.id, immediate=True).status is wire.SubscriptionStatus.CANCELED
     with pytest.raises(CommetAPIError) as over:
         client.usage.track(feature_code="ai_chat", customer_id="user_1", model="gpt-4o", input_tokens=1, output_tokens=1)
     assert over.value.code == "no_active_subscription"

@@ -82,10 +82,10 @@ async def _load(running: Field, tenant_id: int, account: Account, dice: random.R
 
 async def _until_ready(running: Field) -> None:
     """Wait until every process that was killed is back and every API answers."""
-    while not all(target.is_up for target in running.targets):
+    while not all(target.is_up for target in running.targets):  # noqa: ASYNC110 - restarts happen in threads
         await asyncio.sleep(0.02)
     for port in running.ports:
-        while not await asyncio.to_thread(port.is_ready):
+        while not await asyncio.to_thread(port.is_ready):  # noqa: ASYNC110 - it is another process
             await asyncio.sleep(0.05)
 
 

@@ -14,7 +14,6 @@ from tallybook.embedded.child import Child
 from tallybook.embedded.stores import Stores
 from tallybook.settings import Settings
 
-
 _KILLED_S_MAX = 60.0
 
 

@@ -24,7 +24,12 @@ def make_plans(account: Account) -> None:
     """One plan a model and manner of ending."""
     for code in ("calls", "images", "chat", "exports"):
         account.feature(code)
-    account.plan("open", "metered", price={"price": 900}, features={"calls": {"includedAmount": 50, "overage": {"enabled": True, "unitPrice": 37}}})
+    account.plan(
+        "open",
+        "metered",
+        price={"price": 900},
+        features={"calls": {"includedAmount": 50, "overage": {"enabled": True, "unitPrice": 37}}},
+    )
     account.plan("capped", "metered", price={"price": 900}, features={"calls": {"includedAmount": 400}})
     account.plan("studio", "credits", price={"price": 900, "includedCredits": 900}, features={"images": {"creditsPerUnit": 3}})
     balance: Json = {"price": 900, "includedBalance": 20_000}

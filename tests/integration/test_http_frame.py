@@ -417,8 +417,10 @@ async def test_health_readiness_and_numbers_need_no_key(http: Api) -> None:
     ready = await anonymous.send("GET", "/readyz")
     assert (ready.status, ready.body["checks"]) == (200, {"postgres": "ok", "till": "ok", "process": "ok"})
     await http.send("POST", "/api/v1/things", {"topic": "counted"})
+    await http.send("POST", "/api/v1/things", {"topic": 1})
     numbers = await anonymous.send("GET", "/metrics")
     assert 'tallybook_http_requests_total{operation="make",status="200"}' in numbers.body
+    assert 'tallybook_http_errors_total{code="validation_error",operation="make"}' in numbers.body
     assert "tallybook_till_queue_depth 0.0" in numbers.body
 
 

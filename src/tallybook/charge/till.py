@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import cast
 
@@ -49,7 +49,7 @@ class TillSettings:
     epoch: str
     partitions: int
     hot_window_s: int
-    lane: LaneLimits = LaneLimits()
+    lane: LaneLimits = field(default_factory=LaneLimits)
 
 
 class Till:

@@ -58,6 +58,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("serve", "run the HTTP API", "tallybook.cli.serve"),
     Command("work", "run a worker: rollups, period close, deliveries, catalog sync", "tallybook.cli.work"),
     Command("keys", "make, list and revoke API keys", "tallybook.cli.keys"),
+    Command("models", "look after the AI model catalog", "tallybook.cli.models"),
     Command("migrate", "bring the database to this version's schema", "tallybook.cli.migrate"),
     Command("reconcile", "compare events, totals, pools, till and invoices, to the unit", "tallybook.cli.reconcile"),
 )

@@ -7,7 +7,9 @@ from typing import Protocol
 class Clock(Protocol):
     """Tells the time, timezone-aware UTC."""
 
-    def __call__(self) -> datetime: ...
+    def __call__(self) -> datetime:
+        """What time it is."""
+        ...
 
 
 def real_clock() -> datetime:

@@ -55,6 +55,9 @@ POOLS_FROZEN = Gauge(
 HTTP_REQUESTS = Counter(
     "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY
 )
+HTTP_ERRORS = Counter(
+    "tallybook_http_errors_total", "Errors answered, by operation and code.", ["operation", "code"], registry=REGISTRY
+)
 HTTP_SECONDS = Histogram(
     "tallybook_http_request_seconds",
     "How long requests took, by operation; the usage path is measured by the till's calls.",
@@ -77,11 +80,6 @@ def count_usage(results: Iterable[usage.Result]) -> None:
             _usage_counter(*_not_accepted(result)).inc()
     if accepted:
         _usage_counter("accepted", "").inc(accepted)
-
-
-def count_unread_usage(problem: errors.TallybookError) -> None:
-    """Count a usage request that was refused as a whole, before anything was known of its events."""
-    _usage_counter(_failed(problem), problem.code).inc()
 
 
 def _not_accepted(result: usage.Result) -> tuple[str, str]:
@@ -108,6 +106,11 @@ def observe_till_call(charges: int, seconds: float) -> None:
     """Count one call of the till."""
     TILL_CALL_SECONDS.observe(seconds)
     TILL_CALL_CHARGES.inc(charges)
+
+
+def count_error(operation: str, code: str) -> None:
+    """Count one request that was answered with an error, by the error's code."""
+    HTTP_ERRORS.labels(operation, code).inc()
 
 
 def count_request(operation: str, status: int) -> None:

@@ -95,7 +95,9 @@ async def _standing(services: Services, terms: Terms) -> Standing | None:
     now_s = clock.to_ms(now) // 1000
     subscription = terms.subscription
     if subscription is None or subscription.has_ended_at(now_s):
-        raise errors.NotFound("no_active_subscription", f"Customer {terms.customer_public_id} has no active subscription.", param="customerId")
+        raise errors.NotFound(
+            "no_active_subscription", f"Customer {terms.customer_public_id} has no active subscription.", param="customerId"
+        )
     period = subscription.period_at(now_s)
     if period is None:
         return None

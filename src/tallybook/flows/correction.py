@@ -45,7 +45,9 @@ async def set_period_total(services: Services, tenant: Tenant, wanted: PeriodTot
     else:
         raise errors.Unavailable("terms_changing", "The customer's terms keep changing; send the same request again.")
     if receipt.outcome is Outcome.REFUSED:
-        raise errors.BillingError("included_limit_reached", f"Feature {wanted.feature_code} stops at what the plan includes.", param="value")
+        raise errors.BillingError(
+            "included_limit_reached", f"Feature {wanted.feature_code} stops at what the plan includes.", param="value"
+        )
     if receipt.outcome is Outcome.CONFLICT:
         raise errors.Conflict("idempotency_key_mismatch", "This Idempotency-Key was used with another body before.")
     if receipt.outcome in (Outcome.FROZEN, Outcome.LIMIT):

@@ -84,7 +84,7 @@ class Paying:
     feature: FeatureTerms
 
 
-class PeriodUnknown(Exception):  # noqa: N818 - not an error of the caller: the terms are reloaded
+class PeriodUnknown(Exception):
     """The event lies in a period that the terms at hand do not reach."""
 
 
@@ -124,7 +124,10 @@ def take_from_pool(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms:
     else:
         take = _from_included_units(used, paying)
     if take.amount > most_of(model):
-        raise errors.invalid("value", f"The event would take {take.amount} from its pool (in 1e-9 of its unit); one event takes at most {most_of(model)}.")
+        raise errors.invalid(
+            "value",
+            f"The event would take {take.amount} from its pool (in 1e-9 of its unit); one event takes at most {most_of(model)}.",
+        )
     return take
 
 
@@ -144,7 +147,9 @@ def _from_credits(used: Usage, paying: Paying) -> Take:
     feature, period = paying.feature, paying.period
     amount = 0 if feature.unlimited else used.quantity_nano * (feature.credits_per_unit or 0)
     pool = pools.credits(paying.subscription.subscription_id, period.grant_start_s)
-    return Take(pool, amount, period.credits_opening, True, used.quantity_nano, pools.PURCHASED_CREDITS)
+    return Take(
+        pool, amount, period.credits_opening, blocks=True, quantity_nano=used.quantity_nano, spare_pool=pools.PURCHASED_CREDITS
+    )
 
 
 def _from_balance(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int) -> Take:
@@ -184,7 +189,7 @@ def _mismatch(message: str) -> NoReturn:
     raise errors.BillingError("pricing_mode_mismatch", message)
 
 
-def _charge(  # noqa: PLR0913 - everything the record states
+def _charge(
     event: Event,
     terms: Terms,
     period: PeriodTerms,

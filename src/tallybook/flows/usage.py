@@ -56,7 +56,9 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
 
     Raises what the till raises when nothing is known about any of them (RateLimited, Unavailable).
     """
-    pending = [_Pending(place, event, _identity(source, place, event)) for place, event in enumerate(events) if isinstance(event, Event)]
+    pending = [
+        _Pending(place, event, _identity(source, place, event)) for place, event in enumerate(events) if isinstance(event, Event)
+    ]
     results: dict[int, Result] = {place: event for place, event in enumerate(events) if not isinstance(event, Event)}
     for attempt in range(_ATTEMPTS):
         await _load_terms(services, source.tenant, pending, reload=attempt > 0)
@@ -140,7 +142,9 @@ def _idempotency_hash(key: str | None) -> bytes:
 
 
 def _terms_keep_changing() -> errors.TallybookError:
-    return errors.Unavailable("terms_changing", f"The customer's terms changed {_ATTEMPTS} times in a row; send the same ids again.")
+    return errors.Unavailable(
+        "terms_changing", f"The customer's terms changed {_ATTEMPTS} times in a row; send the same ids again."
+    )
 
 
 def refusal(settled: Settled) -> errors.TallybookError | None:
@@ -153,11 +157,15 @@ def refusal(settled: Settled) -> errors.TallybookError | None:
             message = "This Idempotency-Key was used with another body before."
             return errors.Conflict("idempotency_key_mismatch", message)
         message = f"Event {event.event_id} of customer {event.customer_id} was recorded before with another payload."
-        return errors.Conflict("conflict", message, param="eventId", details={"id": ids.event_public_id(settled.priced.charge.record.digest)})
+        return errors.Conflict(
+            "conflict", message, param="eventId", details={"id": ids.event_public_id(settled.priced.charge.record.digest)}
+        )
     if outcome is Outcome.LIMIT:
         return errors.invalid("value", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
     if outcome is Outcome.FROZEN:
-        return errors.Unavailable("pool_frozen", "This customer's pools are frozen because they did not reconcile.", retry_after_s=30)
+        return errors.Unavailable(
+            "pool_frozen", "This customer's pools are frozen because they did not reconcile.", retry_after_s=30
+        )
     return None
 
 

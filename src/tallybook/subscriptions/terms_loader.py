@@ -80,7 +80,9 @@ async def _subscription(connection: Connection, found: Row, now: datetime) -> Su
 def _row(found: Row) -> _Row | None:
     if found["subscription_id"] is None:
         return None
-    columns: dict[str, Any] = {name: found[name] for name in _Row.__dataclass_fields__ if name not in ("period", "period_is_open")}
+    columns: dict[str, Any] = {
+        name: found[name] for name in _Row.__dataclass_fields__ if name not in ("period", "period_is_open")
+    }
     return _Row(**columns, period=Period(found["starts_at"], found["ends_at"]), period_is_open=found["period_state"] == "open")
 
 

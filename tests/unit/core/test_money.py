@@ -9,7 +9,17 @@ from tallybook.core import money
 
 @pytest.mark.parametrize(
     ("numerator", "denominator", "quotient"),
-    [(5, 10, 0), (15, 10, 2), (25, 10, 2), (-5, 10, 0), (-15, 10, -2), (26, 10, 3), (0, 7, 0), (2**53 + 1, 1, 2**53 + 1), (4 * 10**18 + 5, 10, 4 * 10**17)],
+    [
+        (5, 10, 0),
+        (15, 10, 2),
+        (25, 10, 2),
+        (-5, 10, 0),
+        (-15, 10, -2),
+        (26, 10, 3),
+        (0, 7, 0),
+        (2**53 + 1, 1, 2**53 + 1),
+        (4 * 10**18 + 5, 10, 4 * 10**17),
+    ],
 )
 def test_halves_go_to_the_even_neighbour(numerator: int, denominator: int, quotient: int) -> None:
     assert money.divide_half_even(numerator, denominator) == quotient

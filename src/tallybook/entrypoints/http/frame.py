@@ -59,7 +59,9 @@ class Frame:
                     body = shapes.enveloped(body)
                 reply = replies.json_reply(status, body, request_id)
             except Exception as error:  # noqa: BLE001 - the one place that turns whatever happens into an answer
-                reply = replies.error_reply(replies.explain(error), request_id)
+                problem = replies.explain(error)
+                metrics.count_error(operation.id, problem.code)
+                reply = replies.error_reply(problem, request_id)
             finally:
                 self.in_flight -= 1
             metrics.count_request(operation.id, reply.status)

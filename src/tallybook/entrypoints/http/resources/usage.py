@@ -37,7 +37,7 @@ class TrackUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_
     output_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
     cache_read_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
     cache_write_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
-    cache_write1h_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
+    cache_write_1h_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = msgspec.field(name="cacheWrite1hTokens", default=None)
     service_tier: str | None = None
     web_search_requests: Annotated[int, msgspec.Meta(ge=0)] | None = None
     input_tokens_include_cache: bool | None = None
@@ -50,7 +50,7 @@ class TrackUsageBatch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CheckUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """May this be used, and what would it cost?"""
+    """A question: may this be used, and what would it cost."""
 
     feature_code: str
     customer_id: str
