@@ -1,6 +1,7 @@
 """One campaign: load, kills, a period's end in the middle of it all, and the verdict."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -42,16 +43,25 @@ async def run(folder: Path, *, kills: int, seed: int, progress: Callable[[str], 
     try:
         await _until_ready(running)
         tenant_id, account = await _account(running)
-        load = await _load(running, tenant_id, account, dice)
-        stop = asyncio.Event()
-        loading = asyncio.create_task(load.run(stop, LOAD_TASKS))
-        killed = await _kill(running, dice, kills, progress, load)
-        await _until_ready(running)
-        stop.set()
-        await loading
-        return await _judge(running, account, load, killed, seed, progress)
+        with contextlib.closing(account.service):
+            load = await _load(running, tenant_id, account, dice)
+            killed = await _kill_under_load(running, load, dice, kills, progress)
+            return await _judge(running, account, load, killed, seed, progress)
     finally:
         await asyncio.to_thread(running.close)
+
+
+async def _kill_under_load(
+    running: Field, load: Load, dice: random.Random, kills: int, progress: Callable[[str], None]
+) -> Counter[str]:
+    """Returns when every process is back and every id has a definite answer."""
+    stop = asyncio.Event()
+    loading = asyncio.create_task(load.run(stop, LOAD_TASKS))
+    killed = await _kill(running, dice, kills, progress, load)
+    await _until_ready(running)
+    stop.set()
+    await loading
+    return killed
 
 
 def _start_stores(folder: Path) -> Stores:

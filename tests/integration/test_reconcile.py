@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 import pytest
 
@@ -12,8 +13,9 @@ from tallybook.entrypoints.workers import rollup as worker
 from tallybook.entrypoints.workers.rollup import Rollup
 from tallybook.flows import reconcile
 from tallybook.flows.reconcile import Report
-from tallybook.rollup import log_reader
-from tallybook.storage.postgres import Pool
+from tallybook.rollup import log_reader, sums
+from tallybook.rollup.sums import PoolState
+from tallybook.storage.postgres import Pool, Querying
 from tallybook.storage.redis import Redis
 from tests.support import book as books
 from tests.support import log_builder as log
@@ -109,6 +111,24 @@ async def test_it_is_exact_while_clients_charge_and_workers_roll_up(book: Book, 
     assert [report for report in reports if not report.is_clean] == []
     lefts = [next(one.left for one in report.sums if one.what.startswith("till = book")) for report in reports]
     assert len(set(lefts)) > 10, "nothing moved while it looked"
+
+
+async def test_a_rollup_between_its_two_looks_at_the_book_changes_nothing(
+    book: Book, till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_traffic(till)
+    original = sums.pools_of
+
+    async def after_a_rollup(connection: Querying, customer_ids: Iterable[int]) -> dict[tuple[int, str], PoolState]:
+        await book.roll_up()
+        return await original(connection, customer_ids)
+
+    async def keep(_client: Redis, _committed: Iterable[tuple[int, int]]) -> None:
+        return
+
+    monkeypatch.setattr(log_reader, "trim", keep)
+    monkeypatch.setattr(sums, "pools_of", after_a_rollup)
+    assert (await look(book)).is_clean
 
 
 TAMPERED = {

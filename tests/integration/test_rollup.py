@@ -61,7 +61,7 @@ async def test_a_second_pass_adds_to_the_first_and_changes_nothing_when_there_is
 
 
 async def test_totals_beyond_64_bits_are_exact_in_the_book(book: Book) -> None:
-    large = 9 * 10**18
+    large = 9 * 10**18 + 1
     for seq in (1, 2):
         await book.append(0, seq, log.entry([log.usage(f"{seq}-{n}", large) for n in range(3)]))
         await book.roll_up()
@@ -83,6 +83,13 @@ async def test_entries_are_trimmed_only_after_their_commit(book: Book, monkeypat
     assert len(await log_reader.read_between(book.redis, 0, 0, 9)) == 5
     await book.roll_up()
     assert len(await log_reader.read_between(book.redis, 0, 0, 9)) <= 1
+
+
+async def test_trimming_never_takes_an_entry_beyond_the_committed_one(book: Book) -> None:
+    for seq in range(1, 9):
+        await book.append(0, seq, log.entry([log.usage(f"e{seq}", model="m" * 5000)]))
+    await log_reader.trim(book.redis, [(0, 3)])
+    assert [entry.seq for entry in await log_reader.read_between(book.redis, 0, 3, 9)] == [4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("step", ["advance", "write"])

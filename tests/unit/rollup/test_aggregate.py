@@ -79,8 +79,8 @@ def test_a_tick_changes_nothing() -> None:
     assert (found.events, found.hourly, found.pools, found.ledger, found.quarantined) == (0, [], [], [], [])
 
 
-def test_sums_go_beyond_64_bits_without_wrapping() -> None:
-    large = 9 * 10**18
+def test_sums_go_beyond_64_bits_without_wrapping_or_rounding() -> None:
+    large = 9 * 10**18 + 1
     found = effects(log.raw(1, [log.usage(str(n), large, quantity_nano=large) for n in range(5)]))
     assert found.hourly[0][7:9] == (5 * large, 5 * large)
     assert found.pools[0][4] == 5 * large

@@ -1,0 +1,18 @@
+"""The short form of the crash campaign, on every test run; `python -m tests.crash` is the long one."""
+
+import tempfile
+from pathlib import Path
+
+from tests.crash import campaign
+
+KILLS = 10
+
+
+async def test_kills_under_load_lose_and_double_nothing() -> None:
+    with tempfile.TemporaryDirectory(prefix="tallybook-crash-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        result = await campaign.run(folder, kills=KILLS, seed=20_261_120, progress=print)
+    assert result.problems == []
+    assert f"kills={KILLS} " in result.line
+    assert "lost=0 double=0 drift=0 unknown=0" in result.line
