@@ -4,6 +4,7 @@
 The servers start on first use, listen on private sockets only, and are stopped by process id even when the run is interrupted.
 """
 
+import asyncio
 import itertools
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from tallybook.embedded.stores import Stores
 from tallybook.storage import postgres, redis
 from tests.support import databases
 
+_CLOSE_S_MAX = 20.0
 _numbers = itertools.count(1)
 
 
@@ -52,7 +54,17 @@ async def database(postgres_url: str) -> AsyncGenerator[postgres.Pool]:
     try:
         yield pool
     finally:
-        await pool.close()
+        await _close(pool)
+
+
+async def _close(pool: postgres.Pool) -> None:
+    """Closing waits for connections in use; one that a test kept is an error here, not a run that never ends."""
+    try:
+        async with asyncio.timeout(_CLOSE_S_MAX):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+        pytest.fail("a test of this module kept a database connection")
 
 
 @pytest.fixture(scope="module")

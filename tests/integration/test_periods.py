@@ -335,7 +335,7 @@ async def test_a_new_price_is_charged_from_the_next_renewal_on(world: World) -> 
     price = await world.add_price("pro", 9900, "monthly")
     subscription = await world.subscribe("pro")
     await world.stand_at("2026-03-20")
-    await world.ask("PUT", f"/plans/{plan['id']}/prices/{price['id']}", {"price": 12_900})
+    await world.ask("PATCH", f"/plans/{plan['id']}/prices/{price['id']}", {"price": 12_900})
     await world.advance_to("2026-04-20")
     assert [invoice["total"] for invoice in await world.invoices(subscription)] == [9900, 12_900]
 

@@ -53,7 +53,10 @@ def wrong(report: Report) -> set[str]:
 
 async def test_an_empty_installation_is_in_order(book: Book, till: Till) -> None:
     assert await till.sequences() == [0] * books.PARTITIONS
-    assert (await look(book)).is_clean
+    report = await look(book)
+    assert report.is_clean
+    whats = {one.what for one in report.sums}
+    assert {"usage events = hourly totals: events", "pools = ledger: opening", "pools = events + quarantine: charged"} <= whats
 
 
 async def test_traffic_of_every_kind_is_in_order_before_during_and_after_the_rollup(book: Book, till: Till) -> None:

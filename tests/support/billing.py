@@ -158,19 +158,20 @@ def line(invoice: Json, line_type: str) -> Json:
 async def rolling(services: Services) -> AsyncGenerator[None]:
     """The rollup at work in the background."""
 
+    stop = asyncio.Event()
+
     async def work() -> None:
-        while True:
+        while not stop.is_set():
             await rollup.roll_up(services.database, services.redis, range(services.settings.partitions), services.clock())
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
 
     await rollup_store.ensure_offsets(services.database, services.settings.partitions)
     task = asyncio.create_task(work())
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        stop.set()
+        await task
 
 
 async def make_services(database: postgres.Pool, client: Redis, clock: HandClock) -> Services:

@@ -1,7 +1,7 @@
 """What the book says when it is summed in one way and in another. Reads only; every function wants a snapshot."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -9,9 +9,14 @@ import msgspec
 from tallybook.core.usage_log import Applied
 from tallybook.rollup import movements, rules
 from tallybook.storage import queries
-from tallybook.storage.postgres import Querying
+from tallybook.storage.postgres import Querying, Row
 
 _SQL = queries.load("tallybook.rollup")
+_EVENT_MEASURES = (
+    *("events", "quantity", "amount", "cost"),
+    *("input tokens", "output tokens", "cache read tokens", "cache write tokens"),
+)
+_POOL_MEASURES = ("opening", "charged", "adjusted", "expired")
 _decode_applied = msgspec.msgpack.Decoder(Applied).decode
 
 
@@ -52,42 +57,40 @@ class PoolState:
 
 async def events_and_hours(connection: Querying) -> list[Sum]:
     """Raw usage events against hourly totals, by measure."""
-    rows = await connection.fetch(_SQL["sum_events_and_hours"])
-    return [
-        Sum(f"usage events = hourly totals: {row['measure']}", int(row["event_side"]), int(row["hour_side"]), row["differing"])
-        for row in rows
-    ]
+    found = {row["measure"]: row for row in await connection.fetch(_SQL["sum_events_and_hours"])}
+    sums: list[Sum] = []
+    for measure in _EVENT_MEASURES:
+        what, row = f"usage events = hourly totals: {measure}", found.get(measure)
+        sums.append(Sum(what, int(row["event_side"]), int(row["hour_side"]), row["differing"]) if row else Sum(what, 0, 0))
+    return sums
 
 
 async def pools(connection: Querying) -> tuple[list[Sum], list[PoolDifference]]:
     """Pool balances against the ledger, and against events plus quarantine; and each pool that differs."""
-    quarantined = _effects_in_quarantine(
-        [row["payload"] for row in await connection.fetch(_SQL["quarantined_items"]) if _is_record(row["position"])]
-    )
+    items = await connection.fetch(_SQL["quarantined_items"])
+    quarantined = _effects_in_quarantine(row["payload"] for row in items if _is_record(row["position"]))
     columns = list(map(list, zip(*quarantined, strict=True))) or [[], [], [], [], []]
     rows = await connection.fetch(_SQL["sum_pools"], *columns)
+    totals = {row["measure"]: row for row in rows if row["customer_id"] is None}
     differing = [row for row in rows if row["customer_id"] is not None]
-    sums: list[Sum] = []
-    for row in rows:
-        if row["customer_id"] is None:
-            measure, balance = row["measure"], int(row["balance_side"])
-            mine = [other for other in differing if other["measure"] == measure]
-            off_ledger = sum(other["balance_side"] != other["ledger_side"] for other in mine)
-            off_events = sum(other["balance_side"] != other["event_side"] for other in mine)
-            sums.append(Sum(f"pools = ledger: {measure}", balance, int(row["ledger_side"]), off_ledger))
-            if measure != "opening":
-                sums.append(Sum(f"pools = events + quarantine: {measure}", balance, int(row["event_side"]), off_events))
-    return sums, [
-        PoolDifference(
-            row["tenant_id"] or 0,
-            row["customer_id"],
-            row["pool"],
-            f"{row['measure']} in pools, and in ledger or events",
-            int(row["balance_side"]),
-            int(row["ledger_side"] if row["ledger_side"] != row["balance_side"] else row["event_side"]),
-        )
-        for row in differing
+    sums = [_pool_sum("ledger", "ledger_side", measure, totals.get(measure), differing) for measure in _POOL_MEASURES]
+    sums += [
+        _pool_sum("events + quarantine", "event_side", measure, totals.get(measure), differing) for measure in _POOL_MEASURES[1:]
     ]
+    return sums, [_pool_difference(row) for row in differing]
+
+
+def _pool_sum(other: str, side: str, measure: str, total: Row | None, differing: Sequence[Row]) -> Sum:
+    places = sum(row["measure"] == measure and row["balance_side"] != row[side] for row in differing)
+    left, right = (int(total["balance_side"]), int(total[side])) if total else (0, 0)
+    return Sum(f"pools = {other}: {measure}", left, right, places)
+
+
+def _pool_difference(row: Row) -> PoolDifference:
+    off_ledger = row["balance_side"] != row["ledger_side"]
+    what = f"{row['measure']} in its balance, and in its {'ledger' if off_ledger else 'events'}"
+    other = row["ledger_side"] if off_ledger else row["event_side"]
+    return PoolDifference(row["tenant_id"] or 0, row["customer_id"], row["pool"], what, int(row["balance_side"]), int(other))
 
 
 async def quarantine(connection: Querying) -> Sum:

@@ -23,6 +23,7 @@ _EXPONENT_MAX = 30
 _INTEGER_MAX = 2**63
 _SHOWN_CHARACTERS_MAX = 64
 _EMPTY = frozenset({b"", b"{}", b"null"})
+_JSON_BLANKS = b" \t\r\n"
 _AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _FIELD_IN_MESSAGE = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$", re.DOTALL)
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
@@ -39,10 +40,10 @@ class _Broken:
 def body(raw: bytes, shape: type[msgspec.Struct] | None) -> Any:  # noqa: ANN401 - an instance of `shape`
     """The typed body; None when the operation takes none. An absent body counts as `{}`. Raises ValidationError."""
     if shape is None:
-        if raw.strip() not in _EMPTY:
+        if raw.strip(_JSON_BLANKS) not in _EMPTY:
             raise errors.invalid("", "This operation takes no body.")
         return None
-    raw = raw.strip() or b"{}"
+    raw = raw.strip(_JSON_BLANKS) or b"{}"
     tree = strict_json(raw)
     try:
         return _decoder(shape).decode(raw)
@@ -106,9 +107,12 @@ def _pairs(pairs: list[tuple[str, object]]) -> object:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _value in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    return _Broken("the key is there twice", _shown_name(twice))
+    seen: set[str] = set()
+    for name, _value in pairs:
+        if name in seen:
+            return _Broken("the key is there twice", _shown_name(name))
+        seen.add(name)
+    return found
 
 
 def _integer(text: str) -> object:
