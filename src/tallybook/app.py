@@ -125,6 +125,7 @@ def _rollup(built: Services) -> rollup.Rollup:
         built.settings.partitions,
         built.clock,
         observe=lambda result: metrics.ROLLUP_LAG_SECONDS.set(result.lag_ms / 1000),
+        observe_gap=lambda _gap: metrics.LOG_GAPS.inc(),
     )
 
 

@@ -13,7 +13,7 @@ from tallybook.flows import period
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
 from tallybook.subscriptions import period_store
-from tests.support import api, billing
+from tests.support import api, billing, waiting
 from tests.support.api import Api
 from tests.support.billing import HandClock, Json, World, line
 
@@ -78,7 +78,9 @@ async def test_between_renewals_of_a_yearly_price_only_overage_is_invoiced(world
     await world.advance_to("2026-04-20")
     await world.use(subscription["customer"], "api_calls", 1000)
     await world.advance_to("2027-03-20")
-    found = [(invoice["invoiceType"], invoice["total"], invoice["periodStart"][:10]) for invoice in await world.invoices(subscription)]
+    found = [
+        (invoice["invoiceType"], invoice["total"], invoice["periodStart"][:10]) for invoice in await world.invoices(subscription)
+    ]
     assert found == [("recurring", 89_900, "2026-03-15"), ("overage", 500, "2026-03-15"), ("recurring", 89_900, "2027-03-15")]
 
 
@@ -87,7 +89,11 @@ async def test_a_weekly_price_resets_and_bills_every_seven_days(world: World) ->
     await metered(world, "weekly", 2500)
     subscription = await world.subscribe("pro")
     await world.advance_to("2026-03-16")
-    assert [invoice["periodEnd"][:10] for invoice in await world.invoices(subscription)] == ["2026-03-09", "2026-03-16", "2026-03-23"]
+    assert [invoice["periodEnd"][:10] for invoice in await world.invoices(subscription)] == [
+        "2026-03-09",
+        "2026-03-16",
+        "2026-03-23",
+    ]
 
 
 async def test_a_one_time_price_is_billed_once_and_overage_goes_on(world: World) -> None:
@@ -270,7 +276,9 @@ async def test_an_immediate_cancellation_stops_usage_and_bills_what_was_used(wor
     await world.use(subscription["customer"], "api_calls", 1, status=404)
     again = await world.subscribe("pro", subscription["customer"])
     await world.close_due()
-    found = [(invoice["invoiceType"], invoice["total"], invoice["periodEnd"][:10]) for invoice in await world.invoices(subscription)]
+    found = [
+        (invoice["invoiceType"], invoice["total"], invoice["periodEnd"][:10]) for invoice in await world.invoices(subscription)
+    ]
     assert found == [("recurring", 9900, "2026-04-15"), ("overage", 300, "2026-03-20")]
     assert await world.periods(subscription) == [("2026-03-15", "2026-03-20", "closed")]
     assert await world.periods(again) == [("2026-03-20", "2026-04-20", "open")]
@@ -476,7 +484,7 @@ async def test_nothing_is_billed_before_the_book_has_read_what_the_till_took(
         await held.execute("LOCK TABLE log_offsets IN EXCLUSIVE MODE")  # the rollup can't commit
         await world.use(subscription["customer"], "api_calls", 1500)
         world.clock.shows = billing.at("2026-12-20T10:00:00")
-        with pytest.raises(errors.Unavailable, match="book_behind|not read the log"):
+        with pytest.raises(errors.Unavailable, match="has not read the log"):
             await period.close_due(world.services)
         assert len(await world.invoices(subscription)) == 1
     monkeypatch.undo()
@@ -502,7 +510,10 @@ async def test_usage_under_way_while_a_period_closes_is_billed_once_in_one_perio
     world.clock.shows = billing.at("2027-01-20T09:00:01")
     await world.close_due()
     billed = sum(
-        item["usedAmount"] for invoice in await world.invoices(subscription) for item in invoice["lineItems"] if item["usedAmount"]
+        item["usedAmount"]
+        for invoice in await world.invoices(subscription)
+        for item in invoice["lineItems"]
+        if item["usedAmount"]
     )
     within = await world.services.database.fetchval(
         "SELECT coalesce(sum(charged), 0) FROM pool_balances WHERE tenant_id = $1 AND pool LIKE '%.f%' AND charged <= opening",
@@ -540,8 +551,10 @@ async def test_the_worker_closes_periods_until_it_is_told_to_stop(world: World) 
     world.clock.shows = billing.at("2026-12-20T10:00:00")
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(world.services, stop))
-    while len(await world.invoices(subscription)) < 2:
-        assert not task.done()
-        await asyncio.sleep(0.02)
+
+    async def invoiced() -> bool:
+        return len(await world.invoices(subscription)) == 2
+
+    await waiting.until(invoiced)
     stop.set()
     await task

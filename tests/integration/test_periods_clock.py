@@ -125,7 +125,11 @@ async def test_a_run_that_was_interrupted_goes_on_where_it_was(world: World, mon
     assert (halfway["latestRun"]["status"], halfway["now"][:10]) == ("running", "2026-04-05")
     await test_clock.carry_on(world.services)
     done = await world.ask("GET", "/test-clock")
-    assert (done["latestRun"]["status"], done["now"][:10], done["latestRun"]["completedDeadlineCount"]) == ("completed", "2026-05-01", 3)
+    assert (done["latestRun"]["status"], done["now"][:10], done["latestRun"]["completedDeadlineCount"]) == (
+        "completed",
+        "2026-05-01",
+        3,
+    )
     assert len(await world.invoices(subscription)) == 4
 
 

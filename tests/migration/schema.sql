@@ -161,8 +161,10 @@ CREATE TABLE public.customers (
     timezone text,
     metadata jsonb,
     address jsonb,
+    ai_margin_bps integer,
     created_at timestamp with time zone NOT NULL,
-    updated_at timestamp with time zone NOT NULL
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT customers_ai_margin_bps_check CHECK (((ai_margin_bps >= 0) AND (ai_margin_bps <= 10000000)))
 );
 
 ALTER TABLE public.customers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -573,6 +575,8 @@ CREATE TABLE public.usage_events (
     cache_read_pico bigint DEFAULT 0 NOT NULL,
     cache_write_pico bigint DEFAULT 0 NOT NULL,
     cache_write_1h_pico bigint DEFAULT 0 NOT NULL,
+    web_search_pico bigint DEFAULT 0 NOT NULL,
+    catalog_version bigint DEFAULT 0 NOT NULL,
     properties jsonb,
     partition smallint NOT NULL,
     seq bigint NOT NULL,

@@ -55,13 +55,17 @@ class World:
         """The sandbox."""
         return self.account.tenant
 
-    async def ask(self, method: str, path: str, body: object = None, *, status: int = 200, params: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
+    async def ask(
+        self, method: str, path: str, body: object = None, *, status: int = 200, params: Mapping[str, str] | None = None
+    ) -> Any:  # noqa: ANN401 - JSON
         """The body of an answer that has the expected status."""
         answer = await self.api.send(method, f"/api/v1{path}", body, params=params)
         assert answer.status == status, (method, path, answer.status, answer.body)
         return answer.body
 
-    async def refused(self, method: str, path: str, body: object = None, *, params: Mapping[str, str] | None = None) -> tuple[int, str]:
+    async def refused(
+        self, method: str, path: str, body: object = None, *, params: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
         """Status and code of an error."""
         answer = await self.api.send(method, f"/api/v1{path}", body, params=params)
         return answer.status, answer.code
@@ -157,7 +161,6 @@ def line(invoice: Json, line_type: str) -> Json:
 @contextlib.asynccontextmanager
 async def rolling(services: Services) -> AsyncGenerator[None]:
     """The rollup at work in the background."""
-
     stop = asyncio.Event()
 
     async def work() -> None:

@@ -62,6 +62,10 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cache_read_pico: int = 0
     cache_write_pico: int = 0
     cache_write_1h_pico: int = 0
+    web_search_pico: int = 0
+    """Per call."""
+    catalog_version: int = 0
+    """Of the price book that the event was priced with; 0 for what no book priced."""
 
 
 class Applied(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -58,6 +58,20 @@ async def update(connection: Connection, tenant: Tenant, now: datetime, referenc
     return updated
 
 
+async def set_ai_margin(connection: Connection, tenant: Tenant, now: datetime, reference: str, margin_bps: int | None) -> Customer:
+    """Let the customer's AI usage carry this margin (basis points) instead of its plan's, from the next event on; None: its plan's.
+
+    Raises NotFound (`customer_not_found`).
+    """
+    customer = await store.hold(connection, tenant, reference)
+    if customer is None:
+        raise not_found(reference)
+    if customer.ai_margin_bps == margin_bps:
+        return customer
+    await tenancy.bump_customer_terms(connection, tenant, customer.id)
+    return await store.set_ai_margin(connection, customer, margin_bps, now)
+
+
 def not_found(reference: str) -> errors.NotFound:
     """The error of a reference that names no customer."""
     return errors.NotFound("customer_not_found", f"There is no customer {reference[:128]!r} here.", param="customerId")

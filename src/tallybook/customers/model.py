@@ -24,6 +24,8 @@ class Customer:
     address: Mapping[str, Any] | None
     created_at: datetime
     updated_at: datetime
+    ai_margin_bps: int | None = None
+    """The margin on AI usage in basis points, instead of the plans' margins; None: theirs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,3 +41,9 @@ WHERE tenant_id = $1
   AND ($4::text IS NULL OR email ILIKE $4 OR full_name ILIKE $4 OR external_id ILIKE $4 OR public_id = $5)
 ORDER BY id DESC
 LIMIT $6;
+
+-- name: set_ai_margin
+-- Writes a customer's own margin on AI usage.
+UPDATE customers SET ai_margin_bps = $2, updated_at = $3
+WHERE id = $1
+RETURNING *;

@@ -63,6 +63,13 @@ async def update(connection: Connection, customer: Customer, now: datetime) -> C
         return None
 
 
+async def set_ai_margin(connection: Connection, customer: Customer, margin_bps: int | None, now: datetime) -> Customer:
+    """Write the customer's own margin on AI usage, or that it has none."""
+    row = await connection.fetchrow(_SQL["set_ai_margin"], customer.id, margin_bps, now)
+    assert row is not None
+    return Customer(**dict(row))
+
+
 def _customer(row: Row | None) -> Customer | None:
     return None if row is None else Customer(**dict(row))
 

@@ -52,6 +52,11 @@ POOLS_FROZEN = Gauge(
     registry=REGISTRY,
     multiprocess_mode="mostrecent",
 )
+LOG_GAPS = Counter(
+    "tallybook_log_gaps_total",
+    "Looks at a partition whose log lacks an entry that the book has not read: page somebody.",
+    registry=REGISTRY,
+)
 HTTP_REQUESTS = Counter(
     "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY
 )

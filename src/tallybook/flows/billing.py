@@ -15,8 +15,7 @@ from tallybook.invoice.model import BasePrice, Draft, Invoice, Line
 from tallybook.storage.postgres import Connection
 from tallybook.subscriptions import actions as subscriptions
 from tallybook.subscriptions import announcements, rules
-from tallybook.subscriptions.model import Subscription, UsagePeriod
-from tallybook.subscriptions.rules import Period
+from tallybook.subscriptions.model import Period, Subscription, UsagePeriod
 from tallybook.subscriptions.schedule import Order
 
 

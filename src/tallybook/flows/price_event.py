@@ -28,11 +28,12 @@ class PricedEvent:
 
 @dataclass(frozen=True, slots=True)
 class AiPrice:
-    """How an AI event was priced: the model its id meant, how it was matched, the price row and the margin."""
+    """How an AI event was priced: the model its id meant, how it was matched, the price row, the book's version and the margin."""
 
     model_id: str
     matched_by: str
     price_id: int
+    catalog_version: int
     margin_bps: int
     priced: cost.Priced
 
@@ -181,8 +182,15 @@ def _ai_price(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int)
         used.service_tier,
         used.input_tokens_include_cache,
     )
-    margin_bps = paying.feature.margin_bps or 0
-    return AiPrice(resolved.model_id, resolved.matched_by, row.id, margin_bps, cost.price(row, usage, margin_bps))
+    margin_bps = _margin_bps(paying)
+    priced = cost.price(row, usage, margin_bps)
+    return AiPrice(resolved.model_id, resolved.matched_by, row.id, book.version, margin_bps, priced)
+
+
+def _margin_bps(paying: Paying) -> int:
+    """The customer's own margin, else the plan's for the feature, else none."""
+    own = paying.terms.ai_margin_bps
+    return (paying.feature.margin_bps or 0) if own is None else own
 
 
 def _mismatch(message: str) -> NoReturn:
@@ -251,4 +259,6 @@ def _with_ai_price(record: usage_log.Record, event: Event, ai: AiPrice) -> usage
         cache_read_pico=priced.cache_read_pico,
         cache_write_pico=priced.cache_write_pico,
         cache_write_1h_pico=priced.cache_write_1h_pico,
+        web_search_pico=priced.web_search_pico,
+        catalog_version=ai.catalog_version,
     )

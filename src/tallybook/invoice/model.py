@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from tallybook.subscriptions.rules import Period
+from tallybook.subscriptions.model import Period
 
 InvoiceStatus = Literal["draft", "outstanding", "paid", "void", "uncollectible"]
 InvoiceType = Literal["recurring", "overage"]

@@ -29,6 +29,7 @@ EVENT_COLUMNS = (
     *("model", "matched_by", "service_tier"),
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "web_searches"),
     *("input_pico", "output_pico", "cache_read_pico", "cache_write_pico", "cache_write_1h_pico"),
+    *("web_search_pico", "catalog_version"),
     *("properties", "partition", "seq", "position"),
 )
 """The columns of `usage_events` in the order of `Effects.events_csv`."""

@@ -35,6 +35,8 @@ INT64_FIELDS = (
     "cache_read_pico",
     "cache_write_pico",
     "cache_write_1h_pico",
+    "web_search_pico",
+    "catalog_version",
 )
 TEXT_FIELDS = ("event_id", "model", "matched_by", "service_tier", "reason")
 

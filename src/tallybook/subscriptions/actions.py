@@ -11,8 +11,7 @@ from tallybook.customers import store as customers
 from tallybook.customers.model import Customer
 from tallybook.storage.postgres import Connection
 from tallybook.subscriptions import announcements, period_store, rules, schedule, store
-from tallybook.subscriptions.model import NewSubscription, Subscription, UsagePeriod
-from tallybook.subscriptions.rules import Period
+from tallybook.subscriptions.model import NewSubscription, Period, Subscription, UsagePeriod
 from tallybook.subscriptions.schedule import Order
 from tallybook.tenancy import actions as tenancy
 

@@ -3,8 +3,7 @@
 from tallybook.core import clock
 from tallybook.core.tenant import Tenant
 from tallybook.storage.postgres import Connection
-from tallybook.subscriptions.model import Subscription
-from tallybook.subscriptions.rules import Period
+from tallybook.subscriptions.model import Period, Subscription
 from tallybook.tenancy import actions as tenancy
 
 

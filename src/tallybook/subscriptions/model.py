@@ -6,11 +6,26 @@ from datetime import datetime
 from typing import Literal
 
 from tallybook.core.tenant import Tenant
-from tallybook.subscriptions.rules import Period
 
 Status = Literal["trialing", "active", "canceled"]
 PeriodState = Literal["open", "closing", "closed"]
 RunStatus = Literal["pending", "running", "completed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A stretch of time: the start belongs to it, the end to the next one."""
+
+    starts_at: datetime
+    ends_at: datetime
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.starts_at <= moment < self.ends_at
+
+    @property
+    def key_s(self) -> int:
+        """The Unix second of the start, the name of the period in pools."""
+        return int(self.starts_at.timestamp())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ from datetime import datetime
 from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
-from tallybook.subscriptions.model import UsagePeriod
-from tallybook.subscriptions.rules import Period
+from tallybook.subscriptions.model import Period, UsagePeriod
 
 _QUERIES = queries.load(__package__)
 

@@ -211,7 +211,8 @@ UPDATE test_clock_runs SET status = $2, error = $3, updated_at = now() WHERE id 
 -- A customer by public or external id, how old its terms are, its open subscription and the period that is not closed.
 SELECT
     c.id AS customer_id, c.public_id AS customer_public_id, c.external_id, t.terms_version AS tenant_version,
-    coalesce(v.version, 0) AS customer_version, t.simulated_at, s.id AS subscription_id, s.public_id, s.status, s.plan_id, s.price_id,
+    coalesce(v.version, 0) AS customer_version, t.simulated_at, c.ai_margin_bps,
+    s.id AS subscription_id, s.public_id, s.status, s.plan_id, s.price_id,
     p.consumption_model, p.is_free, p.block_on_exhaustion,
     CASE WHEN p.is_free THEN NULL ELSE r.billing_interval END AS billing_interval,
     s.started_at, s.anchor_at, s.trial_ends_at, s.cancel_at, b.starts_at, b.ends_at, b.state AS period_state

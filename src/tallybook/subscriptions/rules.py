@@ -6,28 +6,13 @@ from the boundary before, so an anchor on the 31st gives 28 February and then 31
 """
 
 from calendar import monthrange
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from tallybook.subscriptions.model import Period
 
 WEEK = timedelta(days=7)
 PERIODS_PER_CYCLE = {"weekly": 1, "monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
 """Usage periods that one base price pays. `one_time` has no cycle: its base price is paid once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """A stretch of time: the start belongs to it, the end to the next one."""
-
-    starts_at: datetime
-    ends_at: datetime
-
-    def __contains__(self, moment: datetime) -> bool:
-        return self.starts_at <= moment < self.ends_at
-
-    @property
-    def key_s(self) -> int:
-        """The Unix second of the start, the name of the period in pools."""
-        return int(self.starts_at.timestamp())
 
 
 def add_months(anchor: datetime, months: int) -> datetime:

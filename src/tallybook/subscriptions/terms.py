@@ -65,7 +65,10 @@ class SubscriptionTerms:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A customer and what it has agreed to. `subscription` is None without an open one; `simulated_at` is the sandbox test clock."""
+    """A customer and what it has agreed to. `subscription` is None without an open one; `simulated_at` is the sandbox test clock.
+
+    `ai_margin_bps`: the customer's own margin on AI usage, instead of its plan's; None without one.
+    """
 
     tenant: Tenant
     customer_id: int
@@ -76,6 +79,7 @@ class Terms:
     customer_version: int
     simulated_at: datetime | None
     subscription: SubscriptionTerms | None
+    ai_margin_bps: int | None = None
 
     def now(self, real_now: datetime) -> datetime:
         """The tenant's clock."""

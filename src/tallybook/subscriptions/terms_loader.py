@@ -56,6 +56,7 @@ async def load(connection: Connection, tenant: Tenant, reference: str, real_now:
         customer_version=found["customer_version"],
         simulated_at=found["simulated_at"],
         subscription=await _subscription(connection, found, now),
+        ai_margin_bps=found["ai_margin_bps"],
     )
 
 

@@ -38,7 +38,9 @@ def balance_pool(opening: int, charged: int, adjusted: int = 0) -> PoolTotals:
 
 
 def lines(*pools: PoolTotals, features: tuple[FeatureTerms, ...] = (CALLS,), may_overdraw: bool = True) -> list[Line]:
-    return rules.overage_lines(pools, {feature.feature_id: feature for feature in features}, balance_may_be_overdrawn=may_overdraw)
+    return rules.overage_lines(
+        pools, {feature.feature_id: feature for feature in features}, balance_may_be_overdrawn=may_overdraw
+    )
 
 
 def test_the_units_beyond_what_is_included_are_billed() -> None:
@@ -114,7 +116,9 @@ def test_credits_have_no_overage() -> None:
 
 def test_features_come_by_code_and_the_balance_last() -> None:
     zebra = dataclasses.replace(CALLS, feature_id=7, code="zebra")
-    found = lines(balance_pool(0, UNIT), feature_pool(2000 * UNIT, feature_id=7), feature_pool(2000 * UNIT), features=(zebra, CALLS))
+    found = lines(
+        balance_pool(0, UNIT), feature_pool(2000 * UNIT, feature_id=7), feature_pool(2000 * UNIT), features=(zebra, CALLS)
+    )
     assert [line.feature_id for line in found] == [42, 7, None]
 
 
@@ -128,9 +132,12 @@ def test_a_base_price_is_paid_in_advance_and_makes_the_invoice_recurring() -> No
 @given(st.lists(st.tuples(st.integers(1, 10**18), st.integers(0, 10**12)), max_size=5))
 def test_the_total_is_the_sum_of_the_lines_and_each_is_within_half_a_cent(overages: list[tuple[int, int]]) -> None:
     features = tuple(
-        dataclasses.replace(CALLS, feature_id=place, code=f"f{place}", unit_price_nano=price) for place, (_, price) in enumerate(overages)
+        dataclasses.replace(CALLS, feature_id=place, code=f"f{place}", unit_price_nano=price)
+        for place, (_, price) in enumerate(overages)
     )
-    found = lines(*(feature_pool(1000 * UNIT + units, feature_id=place) for place, (units, _) in enumerate(overages)), features=features)
+    found = lines(
+        *(feature_pool(1000 * UNIT + units, feature_id=place) for place, (units, _) in enumerate(overages)), features=features
+    )
     assert rules.total_cents(found) == sum(line.amount_cents for line in found)
     for line, (units, price) in zip(found, overages, strict=True):
         assert abs(line.amount_cents * UNIT * money.NANO_PER_CENT - units * price) * 2 <= UNIT * money.NANO_PER_CENT

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.subscriptions import rules
-from tallybook.subscriptions.rules import Period
+from tallybook.subscriptions.model import Period
 
 INTERVALS = ("weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time", None)
 

@@ -54,7 +54,9 @@ def test_a_purchase_that_ends_with_its_period_skips_the_trial_and_knows_its_end(
 
 def test_a_start_in_the_past_anchors_there_and_ends_a_trial_that_is_over() -> None:
     started = NOW - 40 * DAY
-    assert decide(order(start_at=started), trial_days=14) == Schedule("active", started, started + 14 * DAY, started + 14 * DAY, None)
+    assert decide(order(start_at=started), trial_days=14) == Schedule(
+        "active", started, started + 14 * DAY, started + 14 * DAY, None
+    )
     assert decide(order(start_at=NOW - DAY), trial_days=14).status == "trialing"
 
 

@@ -93,6 +93,7 @@ CREATE TABLE customers (
     timezone        text,
     metadata        jsonb,
     address         jsonb,
+    ai_margin_bps   integer CHECK (ai_margin_bps BETWEEN 0 AND 10000000),  -- instead of the plans' margins; NULL: theirs
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL
 );
@@ -331,6 +332,8 @@ CREATE TABLE usage_events (
     cache_read_pico     bigint NOT NULL DEFAULT 0,
     cache_write_pico    bigint NOT NULL DEFAULT 0,
     cache_write_1h_pico bigint NOT NULL DEFAULT 0,
+    web_search_pico     bigint NOT NULL DEFAULT 0,  -- per call
+    catalog_version     bigint NOT NULL DEFAULT 0,  -- of the price book that priced it; 0: no AI model
     properties          jsonb,
     partition           smallint NOT NULL,
     seq                 bigint NOT NULL,

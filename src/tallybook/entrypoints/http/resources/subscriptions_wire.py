@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from tallybook.catalog.model import FeatureTerms, PriceTerms
 from tallybook.core import clock, money
 from tallybook.flows.access import Standing
-from tallybook.subscriptions import actions, model, rules
+from tallybook.subscriptions import actions, model
 from tallybook.subscriptions.terms import ConsumptionModel
 
 _DAY = timedelta(days=1)
@@ -186,13 +186,13 @@ def full(
     )
 
 
-def _cycle(subscription: model.Subscription, now: datetime) -> rules.Period | None:
+def _cycle(subscription: model.Subscription, now: datetime) -> model.Period | None:
     if subscription.status == "canceled":
         return None
     return actions.cycle_at(subscription, max(now, subscription.started_at))
 
 
-def _current_period(cycle: rules.Period, now: datetime) -> CurrentPeriod:
+def _current_period(cycle: model.Period, now: datetime) -> CurrentPeriod:
     days = max(0, math.ceil((cycle.ends_at - now) / _DAY))
     return CurrentPeriod(start=clock.iso(cycle.starts_at), end=clock.iso(cycle.ends_at), days_remaining=days)
 
@@ -214,7 +214,7 @@ def _billing_day(subscription: model.Subscription) -> int | None:
     return subscription.anchor_at.day
 
 
-def _next_billing(subscription: model.Subscription, cycle: rules.Period | None) -> datetime | None:
+def _next_billing(subscription: model.Subscription, cycle: model.Period | None) -> datetime | None:
     """When a base price falls due next."""
     if cycle is None or subscription.is_free or subscription.cancel_at is not None:
         return None
