@@ -27,7 +27,7 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _COUNT = re.compile(rb'"(accepted|duplicates|conflicts|rejected|invalid|retry)":(\d+)')
 _OK, _CONFLICT = b"200", b"409"
-_SHOWN_BYTES = 300
+_STATUS_BYTES, _SHOWN_BYTES = 15, 300
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ _COUNT_NAMES = ("accepted", "duplicates", "conflicts", "rejected", "invalid", "r
 
 def _shown(answer: bytes) -> str:
     head, _, body = answer.partition(_HEAD_END)
-    return f"{head.partition(b'\r\n')[0].decode()} … {body[:_SHOWN_BYTES].decode(errors='replace')}"
+    return f"{head[:_STATUS_BYTES].decode(errors='replace')} … {body[:_SHOWN_BYTES].decode(errors='replace')}"
 
 
 class Connection(asyncio.BufferedProtocol):

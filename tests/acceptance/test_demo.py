@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tallybook.cli import demo_books, demo_cast, demo_report, demo_traffic
-from tallybook.cli.demo_accounts import Account, ModelPrice, ai_charge
-from tallybook.cli.demo_books import Bill, Reconciliation, Sum
-from tallybook.cli.demo_cast import ACME, CEDAR, DELTA, FJORD, GROVE, Customer, Signed
-from tallybook.cli.demo_http import (
+from tallybook.cli.demo import books, cast, report, traffic
+from tallybook.cli.demo.accounts import Account, ModelPrice, ai_charge
+from tallybook.cli.demo.books import Bill, Reconciliation, Sum
+from tallybook.cli.demo.cast import ACME, CEDAR, DELTA, FJORD, GROVE, Customer, Signed
+from tallybook.cli.demo.http import (
     Balance,
     Batch,
     Client,
@@ -33,8 +33,8 @@ from tallybook.cli.demo_http import (
     SubscribedFeature,
     Subscription,
 )
-from tallybook.cli.demo_play import Player, Tally
-from tallybook.cli.demo_traffic import EXAMPLE, SONNET, Event, Fate, Request, Sending
+from tallybook.cli.demo.play import Player, Tally
+from tallybook.cli.demo.traffic import EXAMPLE, SONNET, Event, Fate, Request, Sending
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 SONNET_PRICE = ModelPrice(3_000_000, 15_000_000, 300_000, 3_750_000)
@@ -74,23 +74,23 @@ def test_the_documentations_example_costs_what_the_documentation_says() -> None:
 
 
 def test_a_month_is_made_of_more_than_ten_thousand_events_and_the_same_seed_makes_the_same() -> None:
-    month = demo_traffic.of_customers(1, NOW)
+    month = traffic.of_customers(1, NOW)
     first = [step for steps in month.values() for step in steps if isinstance(step, Request) and step.sending is Sending.FIRST]
     assert len({(event.customer, event.id) for request in first for event in request.events}) > 10_000
-    assert month == demo_traffic.of_customers(1, NOW)
-    assert month != demo_traffic.of_customers(2, NOW)
+    assert month == traffic.of_customers(1, NOW)
+    assert month != traffic.of_customers(2, NOW)
 
 
 def test_the_mixed_batch_has_a_hundred_events_and_one_of_each_fault() -> None:
-    month = demo_traffic.of_customers(1, NOW)
-    batch = demo_traffic.mixed_batch(demo_traffic.seen_of(month[ACME]), NOW)
+    month = traffic.of_customers(1, NOW)
+    batch = traffic.mixed_batch(traffic.seen_of(month[ACME]), NOW)
     fates = [event.fate for event in batch.events]
     assert len(fates) == 100
     assert [fates.count(fate) for fate in Fate] == [96, 1, 1, 1, 1]
 
 
 def test_a_blocking_pool_refuses_what_it_does_not_cover_and_others_go_below_zero() -> None:
-    scan = Event("e", "x", demo_cast.SCANS, NOW, quantity_nano=2_000 * 10**9)
+    scan = Event("e", "x", cast.SCANS, NOW, quantity_nano=2_000 * 10**9)
     blocking, open_ended = Account(FJORD, PRICES), Account(DELTA, PRICES)
     assert not blocking.count(scan).is_taken
     assert blocking.left == 5 * 10**9
@@ -117,7 +117,7 @@ class Answering(Client):
 
 def scan_of(customer: Customer, number: int = 1) -> Event:
     """Ten pages scanned: four cents."""
-    return Event(f"e{number}", customer.code, demo_cast.SCANS, NOW, quantity_nano=10 * 10**9)
+    return Event(f"e{number}", customer.code, cast.SCANS, NOW, quantity_nano=10 * 10**9)
 
 
 def taken(deducted: str, remaining: str, number: int = 1) -> Item:
@@ -159,7 +159,7 @@ def test_a_wrong_answer_is_a_difference(customer: Customer, items: Sequence[Item
 
 
 def test_what_is_taken_though_nothing_is_left_is_a_difference() -> None:
-    call = replace(scan_of(GROVE), feature=demo_cast.API_CALLS, quantity_nano=101 * 10**9)
+    call = replace(scan_of(GROVE), feature=cast.API_CALLS, quantity_nano=101 * 10**9)
     accepted = Item("accepted", Recorded("evt_1", "e1"))
     assert "must be refused" in played(GROVE, [accepted], Request("k", (call,))).differences[0]
 
@@ -210,34 +210,34 @@ def shown(**pools: object) -> Subscription:
 def test_a_pool_that_is_not_what_the_account_says_is_a_difference() -> None:
     balance, credits_, metered = Account(DELTA, PRICES), Account(CEDAR, PRICES), Account(ACME, PRICES)
     credits_.bought = 5 * 10**9
-    metered.used[demo_cast.API_CALLS] = 3 * 10**9
+    metered.used[cast.API_CALLS] = 3 * 10**9
     right = [
         (balance, shown(balance=Balance(Decimal(300_000), Decimal(300_000)))),
         (credits_, shown(credits=Credits(Decimal(1000), Decimal(1000), Decimal(5)))),
-        (metered, shown(features=[SubscribedFeature(demo_cast.API_CALLS, FeatureUsage(Decimal(3), Decimal(2000)))])),
+        (metered, shown(features=[SubscribedFeature(cast.API_CALLS, FeatureUsage(Decimal(3), Decimal(2000)))])),
     ]
     wrong = [
         (balance, shown(balance=Balance(Decimal("299999.99999"), Decimal(300_000)))),
         (credits_, shown(credits=Credits(Decimal(1000), Decimal(1000), Decimal(4)))),
-        (metered, shown(features=[SubscribedFeature(demo_cast.API_CALLS, FeatureUsage(Decimal(4), Decimal(2000)))])),
+        (metered, shown(features=[SubscribedFeature(cast.API_CALLS, FeatureUsage(Decimal(4), Decimal(2000)))])),
     ]
-    assert [demo_books.pool_differences(subscription, account) for account, subscription in right] == [[], [], []]
-    assert [len(demo_books.pool_differences(subscription, account)) for account, subscription in wrong] == [1, 1, 1]
+    assert [books.pool_differences(subscription, account) for account, subscription in right] == [[], [], []]
+    assert [len(books.pool_differences(subscription, account)) for account, subscription in wrong] == [1, 1, 1]
 
 
 def test_a_new_month_begins_with_its_grant_and_the_credits_that_were_bought_and_left() -> None:
     account = Account(CEDAR, PRICES, bought=500 * 10**9, charged=1_100 * 10**9)
     fresh = shown(credits=Credits(Decimal(1000), Decimal(1000), Decimal(400)))
-    assert demo_books.renewed_differences(fresh, account) == []
-    assert demo_books.renewed_differences(shown(credits=Credits(Decimal(400), Decimal(0), Decimal(400))), account) != []
+    assert books.renewed_differences(fresh, account) == []
+    assert books.renewed_differences(shown(credits=Credits(Decimal(400), Decimal(0), Decimal(400))), account) != []
 
 
 def test_overage_is_billed_in_cents_rounded_half_to_even() -> None:
     account = Account(ACME, PRICES)
-    account.used[demo_cast.API_CALLS] = 2_001 * 10**9
-    account.used[demo_cast.STORAGE] = 101 * 10**9 + 10**9 // 2
+    account.used[cast.API_CALLS] = 2_001 * 10**9
+    account.used[cast.STORAGE] = 101 * 10**9 + 10**9 // 2
     overdrawn = Account(DELTA, PRICES, charged=30 * 10**9 + 12_345_678)
-    assert demo_books.bills([account, overdrawn]) == [
+    assert books.bills([account, overdrawn]) == [
         Bill("acme", (("plan_base", 4900),)),
         Bill("delta", (("plan_base", 3000),)),
         Bill("acme", (("plan_base", 4900), ("feature_overage", 0), ("feature_overage", 4))),
@@ -266,8 +266,8 @@ def test_a_wrong_invoice_is_a_difference(found: Sequence[Invoice], problem: str)
     signed = [Signed(DELTA, "cus_1", "sub_1")]
     expected = [Bill("delta", (("plan_base", 100),)), Bill("delta", (("plan_base", 100), ("balance_overage", 5)))]
     good = [invoice(1, ("plan_base", 100)), invoice(2, ("plan_base", 100), ("balance_overage", 5))]
-    assert demo_books.invoice_differences(good, expected, signed) == []
-    assert any(problem in difference for difference in demo_books.invoice_differences(found, expected, signed))
+    assert books.invoice_differences(good, expected, signed) == []
+    assert any(problem in difference for difference in books.invoice_differences(found, expected, signed))
 
 
 def book(account: Account) -> list[Sum]:
@@ -308,21 +308,21 @@ def deny(found: Reconciliation) -> None:
 @pytest.mark.parametrize("spoil", [spoil_a_sum, lose_an_event, leave_a_sum_out, deny])
 def test_a_book_that_is_not_the_accounts_is_a_difference(spoil: Callable[[Reconciliation], None]) -> None:
     account = Account(DELTA, PRICES)
-    account.count(Event("e1", DELTA.code, demo_cast.CHAT, NOW, tokens=EXAMPLE))
+    account.count(Event("e1", DELTA.code, cast.CHAT, NOW, tokens=EXAMPLE))
     found = Reconciliation(reconciled=True, sums=book(account))
-    assert demo_books.reconciliation_differences(found, [account]) == []
+    assert books.reconciliation_differences(found, [account]) == []
     spoil(found)
-    assert len(demo_books.reconciliation_differences(found, [account])) == 1
+    assert len(books.reconciliation_differences(found, [account])) == 1
 
 
 def test_a_quote_that_is_not_what_prices_say_is_a_difference() -> None:
-    assert demo_books.quote_differences(Quote("0.04185", "0.05022"), SONNET_PRICE) == []
-    assert demo_books.quote_differences(Quote("0.04185", "0.05023"), SONNET_PRICE) != []
+    assert books.quote_differences(Quote("0.04185", "0.05022"), SONNET_PRICE) == []
+    assert books.quote_differences(Quote("0.04185", "0.05023"), SONNET_PRICE) != []
 
 
 def test_totals_by_model_are_those_of_all_customers() -> None:
     accounts = [Account(DELTA, PRICES), Account(DELTA, PRICES)]
     for account in accounts:
-        account.count(Event("e1", DELTA.code, demo_cast.CHAT, NOW, tokens=EXAMPLE))
-    totals = demo_report.model_totals(accounts)[SONNET]
+        account.count(Event("e1", DELTA.code, cast.CHAT, NOW, tokens=EXAMPLE))
+    totals = report.model_totals(accounts)[SONNET]
     assert (totals.events, totals.uncached, totals.cost, totals.charge) == (2, 4_000, 83_700_000, 100_440_000)

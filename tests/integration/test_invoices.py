@@ -302,6 +302,7 @@ async def test_the_official_client_subscribes_bills_and_cancels(world: World, mo
     assert [entry.id for entry in (await asyncio.to_thread(client.subscriptions.list)).data] == [created.id]
     with pytest.raises(commet.CommetError):
         await asyncio.to_thread(client.test_clock.process_billing)
+    client.close()
 
 
 async def test_overage_of_fractions_is_billed_exactly(world: World) -> None:

@@ -553,6 +553,7 @@ async def test_the_worker_closes_periods_until_it_is_told_to_stop(world: World) 
     task = asyncio.create_task(worker.run(world.services, stop))
 
     async def invoiced() -> bool:
+        assert not task.done()
         return len(await world.invoices(subscription)) == 2
 
     await waiting.until(invoiced)

@@ -21,6 +21,7 @@ from tallybook.core import clock
 from tallybook.embedded.crew import Crew
 from tallybook.embedded.failures import EmbeddedError
 from tallybook.embedded.stores import Stores
+from tallybook.entrypoints import metrics_files
 from tallybook.settings import Settings
 from tallybook.storage import migrate
 
@@ -70,6 +71,7 @@ def started(data: Path, given: Settings, crew: Crew, *, postgres_user: str | Non
         if stores.left_behind:
             serve.log(f"stopped what an earlier start left behind: {', '.join(stores.left_behind)}")
         key = asyncio.run(_prepare(stores))
+        metrics_files.prepare(stores.data / "metrics")
         settings = dataclasses.replace(given, postgres_url=stores.postgres.url, redis_url=stores.redis.url)
         try:
             crew.adopt("postgres", stores.postgres.child, stores.postgres.start)

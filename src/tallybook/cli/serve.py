@@ -13,6 +13,7 @@ from tallybook.cli import processes
 from tallybook.cli.ports import SharedPort
 from tallybook.cli.processes import StopSignals
 from tallybook.embedded.crew import Crew
+from tallybook.entrypoints import metrics_files
 from tallybook.settings import Settings
 
 _TEND_S = 0.1
@@ -66,6 +67,7 @@ def _run_several(given: Settings) -> int:
     stop = StopSignals(lambda: crew.hurry([_API]))
     port = SharedPort(given.host, given.port)
     with tempfile.TemporaryDirectory(prefix="tallybook-serve-") as folder:
+        metrics_files.prepare(Path(folder) / "metrics")
         try:
             add_api(crew, port, given, Path(folder) / "pids")
             log(f"listening on {port.url} with {given.workers} processes")

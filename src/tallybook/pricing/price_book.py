@@ -16,7 +16,7 @@ from tallybook.core import clock, errors
 from tallybook.pricing import overrides
 from tallybook.pricing.model_ids import Ambiguous, Match, MatchedBy, ModelIds
 from tallybook.pricing.overrides import Override
-from tallybook.pricing.rates import STANDARD_TIERS, Price, Schedule, schedule
+from tallybook.pricing.rates import STANDARD_TIERS, Price, Schedule, schedule, sells_one_hour
 
 _MEMO_MAX = 50_000
 
@@ -31,8 +31,9 @@ class PriceRow:
         self.model_id = model_id
         self.effective_from_ms = effective_from_ms
         self.listed = listed
-        self.standard = schedule(listed.standard)
-        self.service_tiers = {name: schedule(bands) for name, bands in listed.service_tiers.items()}
+        one_hour = sells_one_hour(model_id)
+        self.standard = schedule(listed.standard, one_hour=one_hour)
+        self.service_tiers = {name: schedule(bands, one_hour=one_hour) for name, bands in listed.service_tiers.items()}
         self.web_search = listed.web_search
 
     def schedule(self, service_tier: str) -> Schedule:

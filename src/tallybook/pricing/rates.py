@@ -70,29 +70,39 @@ class Schedule(msgspec.Struct, frozen=True, gc=False):
     rates: tuple[Rates, ...]
 
 
-def resolve(listed: Listed) -> Rates:
+ONE_HOUR_OWNERS = frozenset({"anthropic"})
+"""Who sells cache writes of an hour, at twice the input for every model that caches at all.
+
+Anthropic's prompt caching pricing says so of all its models, Haiku 3 with its 1.2-fold 5-minute write included. MiniMax lists the
+same 1.25-fold write and keeps it for five minutes only, so the ratio of two prices does not tell.
+"""
+
+
+def sells_one_hour(model_id: str) -> bool:
+    """Whether the model's owner documents 1-hour cache writes at twice the input."""
+    return model_id.partition("/")[0].lower() in ONE_HOUR_OWNERS
+
+
+def resolve(listed: Listed, *, one_hour: bool = False) -> Rates:
     """Apply the rules for missing prices.
 
     A cache read or 5-minute write without a price is charged as input. A 1-hour write without a price is charged at twice the
-    input where the 5-minute write is listed at exactly 1.25 times the input (the pair that providers with both lifetimes
-    publish), and like a 5-minute write everywhere else.
+    input with `one_hour`, if 5-minute writes are listed at all, and like a 5-minute write everywhere else.
     """
     read = listed.input if listed.cache_read is None else listed.cache_read
     write = listed.input if listed.cache_write is None else listed.cache_write
-    return Rates(listed.input, listed.output, read, write, _one_hour_write(listed, write))
+    return Rates(listed.input, listed.output, read, write, _one_hour_write(listed, write, one_hour=one_hour))
 
 
-def _one_hour_write(listed: Listed, write: int) -> int:
+def _one_hour_write(listed: Listed, write: int, *, one_hour: bool) -> int:
     if listed.cache_write_1h is not None:
         return listed.cache_write_1h
-    if listed.cache_write is not None and listed.cache_write * 4 == listed.input * 5:
-        return listed.input * 2
-    return write
+    return listed.input * 2 if one_hour and listed.cache_write is not None else write
 
 
-def schedule(bands: Iterable[Band]) -> Schedule:
-    """The bands of one tier, ready to be charged by."""
+def schedule(bands: Iterable[Band], *, one_hour: bool = False) -> Schedule:
+    """The bands of one tier, ready to be charged by; `one_hour` as for `resolve`."""
     ordered = tuple(bands)
-    rates = tuple(resolve(band.listed) for band in ordered)
+    rates = tuple(resolve(band.listed, one_hour=one_hour) for band in ordered)
     starts = tuple(band.from_tokens for band in ordered)
     return Schedule(rates[0], starts[1] if len(starts) > 1 else _NEVER, starts, rates)

@@ -94,18 +94,34 @@ def test_a_cache_price_of_zero_is_zero() -> None:
     assert cost.price(flat(Listed(1_000, 2_000, 0, 0)), TokenUsage(100, 0, 60, 40)).cost_nano == 0
 
 
-def test_one_hour_writes_cost_twice_the_input_beside_five_minute_writes_at_one_and_a_quarter() -> None:
-    assert cost.price(row(), TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 1_000 * 6_000
-    assert cost.price(row(), TokenUsage(1_000, 0, 0, 1_000, 400)).cost_nano == 600 * 3_750 + 400 * 6_000
+def owned(model_id: str, listed: Listed) -> PriceRow:
+    return PriceRow(1, model_id, 0, Price((Band(0, listed),), {"batch": (Band(0, listed),)}))
 
 
-def test_one_hour_writes_cost_what_five_minute_writes_do_where_those_are_listed_at_another_rate() -> None:
-    assert cost.price(flat(Listed(250, 1_250, 30, 300)), TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 300
+def test_one_hour_writes_of_anthropic_cost_twice_the_input() -> None:
+    sonnet = owned("anthropic/claude-sonnet-4.6", SONNET)
+    assert cost.price(sonnet, TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 1_000 * 6_000
+    assert cost.price(sonnet, TokenUsage(1_000, 0, 0, 1_000, 400)).cost_nano == 600 * 3_750 + 400 * 6_000
+    assert cost.price(sonnet, TokenUsage(1_000, 0, 0, 1_000, 400, service_tier="batch")).cost_nano == 600 * 3_750 + 400 * 6_000
+
+
+def test_one_hour_writes_of_anthropic_cost_twice_the_input_whatever_a_five_minute_write_costs() -> None:
+    haiku_3 = owned("anthropic/claude-3-haiku", Listed(250_000, 1_250_000, 30_000, 300_000))
+    assert cost.price(haiku_3, TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 1_000 * 500
+
+
+def test_one_hour_writes_of_others_cost_what_five_minute_writes_do() -> None:
+    minimax = owned("minimax/minimax-m2", Listed(300_000, 1_200_000, 30_000, 375_000))
+    assert cost.price(minimax, TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 1_000 * 375
+
+
+def test_one_hour_writes_of_a_model_without_any_cache_price_cost_the_input() -> None:
+    assert cost.price(owned("anthropic/claude-2", Listed(250_000, 1_250_000)), TokenUsage(4, 0, 0, 4, 4)).cost_nano == 4 * 250
 
 
 def test_a_listed_one_hour_price_wins_over_the_rule() -> None:
     listed = Listed(3_000_000, 15_000_000, 300_000, 3_750_000, 7_000_000)
-    assert cost.price(flat(listed), TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 7_000_000
+    assert cost.price(owned("anthropic/claude-x", listed), TokenUsage(1_000, 0, 0, 1_000, 1_000)).cost_nano == 7_000_000
 
 
 def test_a_band_starts_at_its_boundary_and_holds_for_every_token() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tallybook.cli.demo_accounts import Account, Verdict
-from tallybook.cli.demo_http import Adjusted, Batch, Client, DemoError, Item, Problem, Recorded, RefusedError
-from tallybook.cli.demo_traffic import Event, Fate, Purchase, Request, Sending, Step
+from tallybook.cli.demo.accounts import Account, Verdict
+from tallybook.cli.demo.http import Adjusted, Batch, Client, DemoError, Item, Problem, Recorded, RefusedError
+from tallybook.cli.demo.traffic import Event, Fate, Purchase, Request, Sending, Step
 from tallybook.core import money
 
 _BILLING = 402

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tallybook.cli import demo_books
-from tallybook.cli import demo_cast as cast
-from tallybook.cli.demo_accounts import Account, ModelTotals
-from tallybook.cli.demo_books import Reconciliation, Sum
-from tallybook.cli.demo_cast import Customer
-from tallybook.cli.demo_http import Invoice, Quote
-from tallybook.cli.demo_play import Tally
-from tallybook.cli.demo_traffic import EXAMPLE
+from tallybook.cli.demo import books, cast
+from tallybook.cli.demo.accounts import Account, ModelTotals
+from tallybook.cli.demo.books import Reconciliation, Sum
+from tallybook.cli.demo.cast import Customer
+from tallybook.cli.demo.http import Invoice, Quote
+from tallybook.cli.demo.play import Tally
+from tallybook.cli.demo.traffic import EXAMPLE
 from tallybook.core import money
 
 Row = Sequence[str]
@@ -159,7 +158,7 @@ def _feature_rows(story: Story) -> Iterator[Row]:
                 yield name, f"{plan.name} (free)", used, f"{offer.included:,}", "", "", ""
             else:
                 beyond = sum(account.overage_nano(offer.code) for account in accounts)
-                charge = sum(demo_books.overage_exact(account, offer.code) for account in accounts)
+                charge = sum(books.overage_exact(account, offer.code) for account in accounts)
                 included = f"{len(accounts)} x {offer.included:,}"
                 yield name, plan.name, used, included, _count(beyond / money.NANO), _price(offer.unit_price), _exact(charge)
 
@@ -241,7 +240,7 @@ def _metered_overage(account: Account) -> int:
     plan = account.customer.plan
     if plan.model != "metered" or plan.is_free:
         return 0
-    return sum(demo_books.overage_exact(account, offer.code) for offer in plan.offers)
+    return sum(books.overage_exact(account, offer.code) for offer in plan.offers)
 
 
 def _table(rows: Sequence[Row], alignment: str, total: Row | None = None) -> Iterator[str]:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from tallybook import settings
-from tallybook.cli import demo_report, demo_story, dev, serve
-from tallybook.cli.demo_http import DemoError, RefusedError
-from tallybook.cli.demo_report import Story
-from tallybook.cli.demo_story import Say
+from tallybook.cli import dev, serve
+from tallybook.cli.demo import report, story
+from tallybook.cli.demo.http import DemoError, RefusedError
+from tallybook.cli.demo.report import Story
+from tallybook.cli.demo.story import Say
 from tallybook.cli.dev import Running
 from tallybook.embedded.crew import Crew
 
@@ -53,10 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     except BaseException:
         _failed([], folder, log)
         raise
-    print(demo_report.report(story), flush=True)
+    print(report.report(story), flush=True)
     if problems:
         return _failed(problems, folder, log)
-    print(f"\n{demo_report.last_line(story)}")
+    print(f"\n{report.last_line(story)}")
     shutil.rmtree(folder)
     return 0
 
@@ -98,7 +99,7 @@ def _in(folder: Path, arguments: argparse.Namespace, say: Say) -> tuple[Story, l
     say("starting Postgres, Redis, a worker and the API")
     with dev.started(folder / "data", given, crew, postgres_user=arguments.postgres_user) as running:
         _wait_until_ready(running)
-        return demo_story.play(running, arguments.seed, say)
+        return story.play(running, arguments.seed, say)
 
 
 def _wait_until_ready(running: Running) -> None:

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import msgspec
 
-from tallybook.cli.demo_accounts import Account, ModelPrice, ai_charge
-from tallybook.cli.demo_cast import MARGIN, Signed
-from tallybook.cli.demo_http import Client, DemoError, Invoice, Invoices, Quote, Subscription
-from tallybook.cli.demo_traffic import EXAMPLE
+from tallybook.cli.demo.accounts import Account, ModelPrice, ai_charge
+from tallybook.cli.demo.cast import MARGIN, Signed
+from tallybook.cli.demo.http import Client, DemoError, Invoice, Invoices, Quote, Subscription
+from tallybook.cli.demo.traffic import EXAMPLE
 from tallybook.core import money
 
 _BOOKED = "usage events = hourly totals: "

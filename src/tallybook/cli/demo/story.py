@@ -14,14 +14,14 @@ from decimal import Decimal
 import msgspec
 
 from tallybook import settings
-from tallybook.cli import demo_books, demo_cast, demo_traffic
-from tallybook.cli.demo_accounts import Account, ModelPrice
-from tallybook.cli.demo_books import Reconciliation
-from tallybook.cli.demo_cast import Signed
-from tallybook.cli.demo_http import AiModel, Client, ClockRun, DemoError, Quote, TestClock
-from tallybook.cli.demo_play import Originals, Player, Tally
-from tallybook.cli.demo_report import Story
-from tallybook.cli.demo_traffic import EXAMPLE, Step
+from tallybook.cli.demo import books, cast, traffic
+from tallybook.cli.demo.accounts import Account, ModelPrice
+from tallybook.cli.demo.books import Reconciliation
+from tallybook.cli.demo.cast import Signed
+from tallybook.cli.demo.http import AiModel, Client, ClockRun, DemoError, Quote, TestClock
+from tallybook.cli.demo.play import Originals, Player, Tally
+from tallybook.cli.demo.report import Story
+from tallybook.cli.demo.traffic import EXAMPLE, Step
 from tallybook.cli.dev import Running
 from tallybook.settings import Settings
 
@@ -57,18 +57,18 @@ def play(running: Running, seed: int, say: Say) -> tuple[Story, list[str]]:
         began = time.monotonic()
         tally, mixed = _use(running, month, seed)
         say(f"sent {tally.sent:,} events in {time.monotonic() - began:.1f} s; reconciling")
-        problems = tally.differences + _pool_differences(client, month, demo_books.pool_differences)
+        problems = tally.differences + _pool_differences(client, month, books.pool_differences)
         before = _reconcile(running.settings)
         say("turning the clock past the end of the month, and reconciling again")
         _turn_clock(client, month.ends + _PAST_THE_END)
         after = _reconcile(running.settings)
-        problems += _pool_differences(client, month, demo_books.renewed_differences)
-        invoices = demo_books.invoices(client)
-        problems += demo_books.invoice_differences(invoices, demo_books.bills(month.accounts.values()), month.signed)
+        problems += _pool_differences(client, month, books.renewed_differences)
+        invoices = books.invoices(client)
+        problems += books.invoice_differences(invoices, books.bills(month.accounts.values()), month.signed)
         for found in (before, after):
-            problems += demo_books.reconciliation_differences(found, month.accounts.values())
+            problems += books.reconciliation_differences(found, month.accounts.values())
         quote = _quote(client)
-        problems += demo_books.quote_differences(quote, month.accounts[demo_cast.EMBER.code].prices[EXAMPLE.model])
+        problems += books.quote_differences(quote, month.accounts[cast.EMBER.code].prices[EXAMPLE.model])
         story = Story(
             month_starts=month.starts,
             month_ends=month.ends,
@@ -93,17 +93,17 @@ def _open(client: Client) -> Month:
     """Everybody subscribes as the next calendar month begins; the clock then stands late in it, and usage has come all along."""
     starts = _next_month(datetime.fromisoformat(client.get("/test-clock", TestClock).now))
     _turn_clock(client, starts)
-    demo_cast.make_catalog(client)
-    signed = [demo_cast.sign_up(client, customer) for customer in demo_cast.CUSTOMERS]
+    cast.make_catalog(client)
+    signed = [cast.sign_up(client, customer) for customer in cast.CUSTOMERS]
     _turn_clock(client, starts + _LATE_IN_THE_MONTH)
-    prices = {model: _price(client, model) for model in demo_traffic.MODELS}
+    prices = {model: _price(client, model) for model in traffic.MODELS}
     accounts = {each.customer.code: Account(each.customer, prices) for each in signed}
     return Month(starts, starts + _LATE_IN_THE_MONTH, _next_month(starts), signed, accounts)
 
 
 def _use(running: Running, month: Month, seed: int) -> tuple[Tally, Tally]:
     """All usage: customers at the same time, then what is special. Returns everything counted, and the mixed batch by itself."""
-    steps = demo_traffic.of_customers(seed, month.starts)
+    steps = traffic.of_customers(seed, month.starts)
     subscriptions = {each.customer.code: each.subscription_id for each in month.signed}
     originals: Originals = {}
 
@@ -115,19 +115,17 @@ def _use(running: Running, month: Month, seed: int) -> tuple[Tally, Tally]:
     with ThreadPoolExecutor(_SENDERS) as senders:
         for part in senders.map(send, steps.values()):
             tally.add(part)
-    batch = demo_traffic.mixed_batch(demo_traffic.seen_of(steps[demo_cast.ACME]), month.late)
-    mixed = send([batch, demo_traffic.once_more(batch)])
-    for part in (mixed, send(demo_traffic.example(month.late)), send(demo_traffic.mistakes(month.late))):
+    batch = traffic.mixed_batch(traffic.seen_of(steps[cast.ACME]), month.late)
+    mixed = send([batch, traffic.once_more(batch)])
+    for part in (mixed, send(traffic.example(month.late)), send(traffic.mistakes(month.late))):
         tally.add(part)
     return tally, mixed
 
 
-def _pool_differences(
-    client: Client, month: Month, differences: Callable[[demo_books.Subscription, Account], list[str]]
-) -> list[str]:
+def _pool_differences(client: Client, month: Month, differences: Callable[[books.Subscription, Account], list[str]]) -> list[str]:
     problems: list[str] = []
     for each in month.signed:
-        shown = demo_books.subscription(client, each.subscription_id)
+        shown = books.subscription(client, each.subscription_id)
         problems += differences(shown, month.accounts[each.customer.code])
     return problems
 
@@ -166,7 +164,7 @@ def _quote(client: Client) -> Quote:
         "outputTokens": EXAMPLE.output,
         "cacheReadTokens": EXAMPLE.cache_read,
         "cacheWriteTokens": EXAMPLE.cache_write,
-        "margin": demo_cast.MARGIN,
+        "margin": cast.MARGIN,
     }
     return client.post("/ai-models/quote", body, Quote, "quote")
 

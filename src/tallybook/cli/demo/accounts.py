@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tallybook.cli import demo_cast as cast
-from tallybook.cli.demo_cast import Customer
-from tallybook.cli.demo_traffic import Event, Tokens
+from tallybook.cli.demo import cast
+from tallybook.cli.demo.cast import Customer
+from tallybook.cli.demo.traffic import Event, Tokens
 from tallybook.core import money
 
 EXHAUSTED = {"metered": "included_limit_reached", "credits": "insufficient_credits", "balance": "insufficient_balance"}

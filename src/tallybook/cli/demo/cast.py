@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tallybook.cli.demo_http import Client, Made
+from tallybook.cli.demo.http import Client, Made
 
 Json = dict[str, object]
 Model = Literal["metered", "credits", "balance"]

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from tallybook.cli import demo_cast as cast
-from tallybook.cli.demo_cast import Customer, Json
+from tallybook.cli.demo import cast
+from tallybook.cli.demo.cast import Customer, Json
 from tallybook.core import clock, money
 
 BATCH_EVENTS = 100

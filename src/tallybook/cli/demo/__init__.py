@@ -1,0 +1,1 @@
+"""`tallybook demo`: a month of business on embedded stores, billed, reconciled and reported."""
