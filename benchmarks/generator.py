@@ -27,9 +27,12 @@ class Generator:
         return self._process.pid
 
     async def run(self, seconds: float) -> Outcome:
-        """Send for some seconds. Raises RuntimeError when the generator dies of something."""
+        """Send for some seconds. Raises RuntimeError when the generator ends, or when no request is answered."""
         self._send(Command(run_s=seconds))
-        return msgspec.json.decode(await self._line(), type=Outcome)
+        outcome = msgspec.json.decode(await self._line(), type=Outcome)
+        if not outcome.requests:
+            raise RuntimeError("no request was answered")
+        return outcome
 
     def hold(self, *, on: bool) -> None:
         """Let every connection pause after its answer, or go on."""

@@ -1,6 +1,6 @@
 """Real stores for tests: one private Postgres and Redis a test process, a fresh database and an empty Redis a test module.
 
-`postgres_url`, `redis_url`: URLs · `database`: a pool on that database · `redis_client`: a client · `stores`: the servers.
+`service`, `account`: a whole started Tallybook (see `support/running.py`) · `postgres_url`, `redis_url`: URLs · `database`: a pool on that database · `redis_client`: a client · `stores`: the servers.
 The servers start on first use, listen on private sockets only, and are stopped by process id even when the run is interrupted.
 """
 
@@ -16,6 +16,9 @@ import pytest
 from tallybook.embedded.stores import Stores
 from tallybook.storage import postgres, redis
 from tests.support import databases
+from tests.support.running import account, service
+
+__all__ = ["account", "service"]
 
 _CLOSE_S_MAX = 20.0
 _numbers = itertools.count(1)

@@ -14,7 +14,8 @@ from tallybook.core import errors
 from tallybook.core.clock import real_clock
 from tallybook.entrypoints import logs, metrics
 from tallybook.entrypoints.http import server
-from tallybook.entrypoints.workers import books, delivery, periods, rollup, upkeep
+from tallybook.entrypoints.workers import books, catalog, delivery, periods, rollup, upkeep
+from tallybook.flows import price_changes
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.rollup import store as rollup_store
@@ -60,7 +61,7 @@ async def _installation(database: Pool, settings: Settings) -> Installation:
         if missing:
             raise errors.Unavailable("schema_outdated", f"The database lacks {', '.join(missing)}; run `tallybook migrate`.")
         made = await tenancy.install(connection, settings.partitions)
-        await ai_models.load_packaged(connection, real_clock())
+        await price_changes.announce(connection, await ai_models.load_packaged(connection, real_clock()))
     await rollup_store.ensure_offsets(database, made.partitions)
     return made
 
@@ -115,6 +116,7 @@ async def _worker(settings: Settings, stop: asyncio.Event) -> None:
         tasks.create_task(periods.run(built, stop))
         tasks.create_task(books.follow(built, stop))
         tasks.create_task(upkeep.keep_tidy(built, stop))
+        tasks.create_task(catalog.run(built, stop))
 
 
 def _rollup(built: Services) -> rollup.Rollup:

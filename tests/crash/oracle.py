@@ -164,7 +164,7 @@ WITH moves AS (
     SELECT customer_id, pool, seq, position, spare_amount - amount AS change FROM usage_events WHERE pool = ANY ($1::text[])
     UNION ALL
     SELECT customer_id, 'credits', seq, position, -spare_amount FROM usage_events
-    WHERE spare_amount > 0 AND 'credits' = ANY ($1::text[])
+    WHERE spare_amount <> 0 AND 'credits' = ANY ($1::text[])
 ), running AS (
     SELECT customer_id, pool, sum(change) OVER (PARTITION BY customer_id, pool ORDER BY seq, position) AS moved FROM moves
 )

@@ -484,8 +484,9 @@ async def test_nothing_is_billed_before_the_book_has_read_what_the_till_took(
         await held.execute("LOCK TABLE log_offsets IN EXCLUSIVE MODE")  # the rollup can't commit
         await world.use(subscription["customer"], "api_calls", 1500)
         world.clock.shows = billing.at("2026-12-20T10:00:00")
-        with pytest.raises(errors.Unavailable, match="has not read the log"):
-            await period.close_due(world.services)
+        [result] = await period.close_due(world.services)
+        assert isinstance(result, period.Unsettled)
+        assert isinstance(result.error, errors.Unavailable)
         assert len(await world.invoices(subscription)) == 1
     monkeypatch.undo()
     await world.close_due()
@@ -559,3 +560,25 @@ async def test_the_worker_closes_periods_until_it_is_told_to_stop(world: World) 
     await waiting.until(invoiced)
     stop.set()
     await task
+
+
+async def test_a_partition_whose_log_is_stuck_does_not_hold_up_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await metered(world)
+    subscriptions = [await world.subscribe("pro") for _ in range(12)]
+    world.clock.shows = billing.at("2026-12-20T10:00:00")
+    monkeypatch.setattr(period, "CATCH_UP_S", 0.1)
+    rolled_up_to = period.invoice_store.rolled_up_to
+
+    async def stuck_in_partition_2(connection: postgres.Connection, partition: int) -> int:
+        return 0 if partition == 2 else await rolled_up_to(connection, partition)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(period.invoice_store, "rolled_up_to", stuck_in_partition_2)
+        results = await period.close_due(world.services)
+    places = {period.partition_of(world.services, world.tenant, result.period.customer_id) for result in results}
+    assert places == {0, 1, 2, 3}
+    for result in results:
+        is_stuck = period.partition_of(world.services, world.tenant, result.period.customer_id) == 2
+        assert isinstance(result, period.Unsettled) is is_stuck
+    await world.close_due()
+    assert [len(await world.invoices(subscription)) for subscription in subscriptions] == [2] * 12

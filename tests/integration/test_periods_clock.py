@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tallybook.core import errors
 from tallybook.flows import period, test_clock
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
@@ -179,3 +180,22 @@ async def test_a_run_counts_every_deadline_and_lists_the_latest(world: World, mo
         5,
         ["2026-01-26", "2026-02-02", "2026-02-09"],
     )
+
+
+async def test_a_run_waits_for_a_till_that_is_away_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.stand_at("2026-01-05")
+    await world.plan("monthly", 3000)
+    subscription = await world.subscribe("monthly")
+    await world.ask("POST", "/test-clock", {"advanceDays": 45}, status=202)
+
+    async def away(*_arguments: object) -> int:
+        raise errors.Unavailable("till_unavailable", "away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.till, "tick", away)
+        with pytest.raises(errors.Unavailable):
+            await test_clock.carry_on(world.services)
+    assert (await world.ask("GET", "/test-clock"))["latestRun"]["status"] == "running"
+    await test_clock.carry_on(world.services)
+    assert (await world.ask("GET", "/test-clock"))["latestRun"]["status"] == "completed"
+    assert len(await world.invoices(subscription)) == 2

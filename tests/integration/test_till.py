@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from tallybook.charge.commands import Charge, Outcome, Receipt
@@ -47,6 +48,7 @@ def charge(  # noqa: PLR0913 - the commands differ in one thing each
 ) -> Charge:
     """Usage takes `amount`; the other kinds add it, or set what is left to it."""
     record = usage_log.Record(kind, TENANT, customer, ids.event_digest(TENANT, customer, event_id), pool, amount, event_id)
+    record = msgspec.structs.replace(record, fingerprint=fingerprint + idempotency)
     return Charge(
         partition=partitions.of(TENANT, customer, COUNT),
         record=record,
@@ -56,8 +58,6 @@ def charge(  # noqa: PLR0913 - the commands differ in one thing each
         spare_pool=spare_pool,
         tenant_version=versions[0],
         customer_version=versions[1],
-        fingerprint=fingerprint,
-        idempotency=idempotency,
     )
 
 

@@ -1,12 +1,13 @@
 """What can be done with the catalog: one verb a function, each inside the caller's transaction."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tallybook.ai_models import catalog_files, rules, store
 from tallybook.ai_models.catalog_files import Catalog
 from tallybook.ai_models.model import PRICE_CHANGES, ChangeKind, ModelList, Plan, SyncReport, SyncStatus
-from tallybook.ai_models.store import NewPrice, StoredChange, StoredModel, StoredPrice, StoredSync
+from tallybook.ai_models.store import NewPrice, StoredAlias, StoredChange, StoredModel, StoredPrice, StoredSync
 from tallybook.core import errors
 from tallybook.core.tenant import Tenant
 from tallybook.pricing import overrides
@@ -19,7 +20,22 @@ from tallybook.storage.postgres import Connection
 PACKAGED = "packaged"
 """The source's name for the catalog that ships with the program."""
 CHANGES_MAX = 10_000
+ALIASES_MAX = 1_000
+OVERRIDES_MAX = 1_000
+LEAD = timedelta(seconds=5)
+"""How long after its publication a price comes into force: time for every process to load the book, so that all of them change to
+it at the same moment."""
 _INSTANT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogStatus:
+    """How the catalog stands: its version, the last attempt to sync it, and the last good one from a real source."""
+
+    version: int
+    changed_at: datetime
+    last: StoredSync | None
+    good: StoredSync | None
 
 
 async def load_book(connection: Connection) -> PriceBook:
@@ -96,7 +112,8 @@ async def _put_changes(connection: Connection, plan: Plan, now: datetime) -> Non
         connection, [*removed, *((each.model, None) for each in plan.changes if each.kind is not ChangeKind.REMOVED)], now
     )
     newest = await store.latest_price_at(connection)
-    effective_from = now if newest is None or newest < now else newest + _INSTANT
+    begins = now + LEAD
+    effective_from = begins if newest is None or newest < begins else newest + _INSTANT
     repriced = [change.model for change in plan.changes if change.model.price != change.before]
     await store.add_prices(
         connection, [NewPrice(each.id, effective_from, each.price) for each in repriced if each.price is not None]
@@ -132,6 +149,13 @@ async def note_sync(connection: Connection, report: SyncReport, now: datetime, e
 async def last_good_sync(connection: Connection) -> StoredSync | None:
     """The latest sync from a real source that published, or found nothing new."""
     return await store.last_good_sync(connection, PACKAGED)
+
+
+async def catalog_status(connection: Connection) -> CatalogStatus:
+    """How the catalog stands; wants a snapshot."""
+    version, changed_at = await store.version_and_time(connection)
+    attempts = await store.last_syncs(connection, 1)
+    return CatalogStatus(version, changed_at, attempts[0] if attempts else None, await last_good_sync(connection))
 
 
 async def last_syncs(connection: Connection, limit: int = 10) -> list[StoredSync]:
@@ -174,6 +198,8 @@ async def set_alias(connection: Connection, tenant: Tenant, alias: str, model: s
     if not 0 < len(alias) <= TEXT_MAX or not alias.isascii() or not alias.isprintable() or alias != alias.strip():
         raise errors.invalid("alias", f"an alias is 1 to {TEXT_MAX} printable ASCII characters")
     await store.lock_catalog(connection)
+    if await store.count_aliases(connection, tenant, alias) >= ALIASES_MAX:
+        raise errors.invalid("alias", f"an organization has at most {ALIASES_MAX} aliases in each mode")
     model_id = (await _read_book(connection)).resolve(tenant.id, model).model_id
     await store.put_alias(connection, tenant, alias, model_id, now)
     await store.raise_version(connection, now)
@@ -187,36 +213,54 @@ async def remove_alias(connection: Connection, tenant: Tenant, alias: str, now: 
     await store.raise_version(connection, now)
 
 
-async def list_aliases(connection: Connection, tenant: Tenant) -> Mapping[str, str]:
-    """A tenant's own words and the ids of the models they mean."""
-    return await store.aliases_of(connection, tenant)
+async def find_alias(connection: Connection, tenant: Tenant, alias: str) -> StoredAlias | None:
+    """What a tenant's own word means, if it means anything."""
+    return await store.find_alias(connection, tenant, alias)
 
 
-async def set_override(connection: Connection, tenant: Tenant, pattern: str, price: Price, now: datetime) -> Override:
-    """Let a tenant's own price hold from now on: for a model, the models of a glob, or an own model that the catalog lacks.
+async def list_aliases(
+    connection: Connection, tenant: Tenant, *, before: int = store.NUMBER_MAX, limit: int = ALIASES_MAX
+) -> list[StoredAlias]:
+    """A tenant's own words and the ids of the models they mean, newest first."""
+    return await store.aliases_of(connection, tenant, before, limit)
 
-    An earlier price under the same pattern ends. Raises ValidationError for a pattern that no id can match.
+
+async def set_override(
+    connection: Connection, tenant: Tenant, pattern: str, price: Price, now: datetime, effective_from: datetime | None = None
+) -> Override:
+    """Let a tenant's own price hold from a time on (default: now): for a model, the models of a glob, or an own model.
+
+    An earlier price under the same pattern ends then. From a time in the past it also prices late events, and what
+    `models rerate` is asked for; nothing else that was priced before moves. Raises ValidationError for a pattern that no id can match.
     """
     if not overrides.PATTERN.fullmatch(pattern):
         raise errors.invalid("model", f"{pattern[:128]!r} is neither a model id nor a glob with *")
     await store.lock_catalog(connection)
-    for each in await store.overrides_of(connection, tenant):
-        if each.pattern == pattern and each.effective_to_ms is None:
-            await store.end_override(connection, tenant, each.id, now)
-    made = await store.add_override(connection, tenant, pattern, price, now)
+    if await store.count_overrides(connection, tenant) >= OVERRIDES_MAX:
+        raise errors.invalid("model", f"an organization has at most {OVERRIDES_MAX} own prices in each mode, ended ones included")
+    begins = effective_from or now
+    await store.end_overrides(connection, tenant, pattern, begins)
+    made = await store.add_override(connection, tenant, pattern, price, begins, now)
     await store.raise_version(connection, now)
     return made
 
 
-async def end_override(connection: Connection, tenant: Tenant, override_id: int, now: datetime) -> Override:
-    """End a tenant's own price; later events are priced by the catalog. Raises NotFound `price_override_not_found`."""
-    ended = await store.end_override(connection, tenant, override_id, now)
+async def end_override(
+    connection: Connection, tenant: Tenant, override_id: int, now: datetime, at: datetime | None = None
+) -> Override:
+    """End a tenant's own price at a time (default: now); later events are priced by the catalog.
+
+    Raises NotFound `price_override_not_found`.
+    """
+    ended = await store.end_override(connection, tenant, override_id, at or now)
     if ended is None:
         raise errors.NotFound("price_override_not_found", f"no price override {override_id} goes on", param="id")
     await store.raise_version(connection, now)
     return ended
 
 
-async def list_overrides(connection: Connection, tenant: Tenant) -> list[Override]:
+async def list_overrides(
+    connection: Connection, tenant: Tenant, *, before: int = store.NUMBER_MAX, limit: int = OVERRIDES_MAX
+) -> list[Override]:
     """A tenant's own prices, newest first, ended ones too."""
-    return await store.overrides_of(connection, tenant)
+    return await store.overrides_of(connection, tenant, before, limit)

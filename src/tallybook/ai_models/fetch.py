@@ -24,7 +24,7 @@ class FetchError(Exception):
 
 
 class _Readable(Protocol):
-    def read(self, amount: int, /) -> bytes: ...
+    def read1(self, amount: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ def _from_address(source: str, etag: str | None, deadline: float) -> Fetched:
 
 def _bounded(stream: _Readable, deadline: float) -> bytes:
     body = bytearray()
-    while chunk := stream.read(_CHUNK):
+    # One look at the socket at a time: a source that drips a byte now and then must not outlive the deadline.
+    while chunk := stream.read1(_CHUNK):
         body += chunk
         if len(body) > BYTES_MAX:
             raise FetchError(f"the list is larger than {BYTES_MAX} bytes")

@@ -5,16 +5,20 @@
 SELECT pg_advisory_xact_lock($1);
 
 -- name: try_sync_lock
--- Takes the right to sync, held by this connection until it is given back; false while another process has it.
+-- Takes a right (to sync, to re-rate), held by this connection until it is given back; false while another process has it.
 SELECT pg_try_advisory_lock($1);
 
 -- name: release_sync_lock
--- Gives the right to sync back.
+-- Gives such a right back.
 SELECT pg_advisory_unlock($1);
 
 -- name: current_version
 -- Reads the number that every change of the catalog raises.
 SELECT version FROM ai_catalog_version;
+
+-- name: catalog_version
+-- Reads the number that every change of the catalog raises, and when that was.
+SELECT version, changed_at FROM ai_catalog_version;
 
 -- name: raise_version
 -- Raises the number that tells every process to load a new book.
@@ -123,12 +127,20 @@ ON CONFLICT (tenant_id, alias) DO UPDATE SET model_id = excluded.model_id, creat
 DELETE FROM ai_model_aliases WHERE tenant_id = $1 AND alias = $2 RETURNING alias;
 
 -- name: aliases_of_tenant
--- Lists a tenant's aliases.
-SELECT alias, model_id FROM ai_model_aliases WHERE tenant_id = $1 ORDER BY alias;
+-- Lists a tenant's aliases from before an id, newest first.
+SELECT id, alias, model_id, created_at FROM ai_model_aliases WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
+
+-- name: count_aliases
+-- Counts a tenant's aliases other than one.
+SELECT count(*) FROM ai_model_aliases WHERE tenant_id = $1 AND alias <> $2;
+
+-- name: alias_of_tenant
+-- Reads one alias of a tenant.
+SELECT id, alias, model_id, created_at FROM ai_model_aliases WHERE tenant_id = $1 AND alias = $2;
 
 -- name: add_override
 -- Adds a tenant's own price.
-INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) VALUES ($1, $2, $3, $4, $4)
+INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) VALUES ($1, $2, $3, $4, $5)
 RETURNING id, tenant_id, pattern, price, effective_from, effective_to, created_at;
 
 -- name: end_override
@@ -137,6 +149,16 @@ UPDATE ai_price_overrides SET effective_to = GREATEST($3, effective_from)
 WHERE tenant_id = $1 AND id = $2 AND effective_to IS NULL
 RETURNING id, tenant_id, pattern, price, effective_from, effective_to, created_at;
 
+-- name: end_overrides_of_pattern
+-- Ends a tenant's own prices under a pattern that go on, each not before it began.
+UPDATE ai_price_overrides SET effective_to = GREATEST($3, effective_from)
+WHERE tenant_id = $1 AND pattern = $2 AND effective_to IS NULL;
+
+-- name: count_overrides
+-- Counts a tenant's own prices.
+SELECT count(*) FROM ai_price_overrides WHERE tenant_id = $1;
+
 -- name: overrides_of_tenant
--- Lists a tenant's own prices, newest first.
-SELECT id, tenant_id, pattern, price, effective_from, effective_to, created_at FROM ai_price_overrides WHERE tenant_id = $1 ORDER BY id DESC;
+-- Lists a tenant's own prices from before an id, newest first, ended ones too.
+SELECT id, tenant_id, pattern, price, effective_from, effective_to, created_at FROM ai_price_overrides
+WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;

@@ -18,6 +18,7 @@ from tallybook.storage.postgres import Connection, Row
 _SQL = queries.load(__package__)
 _CATALOG_LOCK = 0x7A11_CA7A
 _SYNC_LOCK = 0x7A11_5B1C
+_RERATE_LOCK = 0x7A11_3E7A
 NUMBER_MAX = 2**63 - 1
 
 
@@ -55,6 +56,16 @@ class StoredSync:
     quarantined: tuple[Remark, ...]
     repaired: tuple[Remark, ...]
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlias:
+    """A tenant's own word for a model."""
+
+    id: int
+    alias: str
+    model_id: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,23 @@ async def release_sync_lock(connection: Connection) -> None:
 async def current_version(connection: Connection) -> int:
     """The catalog's version."""
     return await connection.fetchval(_SQL["current_version"])
+
+
+async def try_rerate_lock(connection: Connection) -> bool:
+    """Take the right to re-rate usage for this connection; False while another process has it."""
+    return await connection.fetchval(_SQL["try_sync_lock"], _RERATE_LOCK)
+
+
+async def release_rerate_lock(connection: Connection) -> None:
+    """Give the right to re-rate back."""
+    await connection.execute(_SQL["release_sync_lock"], _RERATE_LOCK)
+
+
+async def version_and_time(connection: Connection) -> tuple[int, datetime]:
+    """The catalog's version, and when it was raised to it."""
+    row = await connection.fetchrow(_SQL["catalog_version"])
+    assert row is not None
+    return row["version"], row["changed_at"]
 
 
 async def raise_version(connection: Connection, now: datetime) -> int:
@@ -229,15 +257,38 @@ async def remove_alias(connection: Connection, tenant: Tenant, alias: str) -> bo
     return await connection.fetchval(_SQL["remove_alias"], tenant.id, alias) is not None
 
 
-async def aliases_of(connection: Connection, tenant: Tenant) -> dict[str, str]:
-    """A tenant's aliases."""
-    return {row["alias"]: row["model_id"] for row in await connection.fetch(_SQL["aliases_of_tenant"], tenant.id)}
+async def aliases_of(connection: Connection, tenant: Tenant, before: int, limit: int) -> list[StoredAlias]:
+    """A tenant's aliases that are older than an id, newest first."""
+    return [StoredAlias(**dict(row)) for row in await connection.fetch(_SQL["aliases_of_tenant"], tenant.id, before, limit)]
 
 
-async def add_override(connection: Connection, tenant: Tenant, pattern: str, price: Price, effective_from: datetime) -> Override:
+async def find_alias(connection: Connection, tenant: Tenant, alias: str) -> StoredAlias | None:
+    """One alias of a tenant."""
+    row = await connection.fetchrow(_SQL["alias_of_tenant"], tenant.id, alias)
+    return None if row is None else StoredAlias(**dict(row))
+
+
+async def count_aliases(connection: Connection, tenant: Tenant, other_than: str) -> int:
+    """How many other aliases a tenant has."""
+    return await connection.fetchval(_SQL["count_aliases"], tenant.id, other_than)
+
+
+async def add_override(
+    connection: Connection, tenant: Tenant, pattern: str, price: Price, effective_from: datetime, now: datetime
+) -> Override:
     """Add a tenant's own price."""
-    rows = await connection.fetch(_SQL["add_override"], tenant.id, pattern, price_codec.to_json(price), effective_from)
+    rows = await connection.fetch(_SQL["add_override"], tenant.id, pattern, price_codec.to_json(price), effective_from, now)
     return _override(rows[0])
+
+
+async def end_overrides(connection: Connection, tenant: Tenant, pattern: str, at: datetime) -> None:
+    """End a tenant's own prices under a pattern that go on."""
+    await connection.execute(_SQL["end_overrides_of_pattern"], tenant.id, pattern, at)
+
+
+async def count_overrides(connection: Connection, tenant: Tenant) -> int:
+    """How many own prices a tenant has, ended ones too."""
+    return await connection.fetchval(_SQL["count_overrides"], tenant.id)
 
 
 async def end_override(connection: Connection, tenant: Tenant, override_id: int, now: datetime) -> Override | None:
@@ -246,9 +297,9 @@ async def end_override(connection: Connection, tenant: Tenant, override_id: int,
     return None if row is None else _override(row)
 
 
-async def overrides_of(connection: Connection, tenant: Tenant) -> list[Override]:
-    """A tenant's own prices, newest first."""
-    return [_override(row) for row in await connection.fetch(_SQL["overrides_of_tenant"], tenant.id)]
+async def overrides_of(connection: Connection, tenant: Tenant, before: int, limit: int) -> list[Override]:
+    """A tenant's own prices that are older than an id, newest first, ended ones too."""
+    return [_override(row) for row in await connection.fetch(_SQL["overrides_of_tenant"], tenant.id, before, limit)]
 
 
 def _columns(model: Model) -> tuple[object, ...]:

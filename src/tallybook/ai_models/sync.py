@@ -1,7 +1,8 @@
 """One sync of the catalog, from fetching the list to publishing it. Whatever goes wrong, the last prices stay in force."""
 
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 
 from tallybook.ai_models import actions, fetch, gateway, store
@@ -14,21 +15,32 @@ from tallybook.storage.postgres import Connection, Pool
 
 DAILY = timedelta(hours=24)
 RETRY = timedelta(minutes=30)
+_REASON_MAX = 500
 
 Announce = Callable[[Connection, SyncReport], Awaitable[None]]
 """Tells others of what a sync published, in its transaction."""
 
 
 async def sync_if_due(database: Pool, source: str, now: datetime, *, announce: Announce | None = None) -> SyncReport | None:
-    """Sync when the last good one is a day old and the last attempt half an hour; None when it is not time. Call it often."""
+    """Sync when the last good one is a day old and the last attempt half an hour; None when it is not time. Call it often.
+
+    Any number of processes may: one leads, and who led before it decides whether there is anything left to do.
+    """
+    if not await _is_due(database, now):
+        return None
+    async with _leading(database) as leads:
+        if not leads or not await _is_due(database, now):
+            return None
+        return await _sync(database, source, now, (), announce)
+
+
+async def _is_due(database: Pool, now: datetime) -> bool:
     async with database.acquire() as connection:
         good = await actions.last_good_sync(connection)
         latest = [each for each in await actions.last_syncs(connection, 1) if each.source != actions.PACKAGED]
     if good is not None and now < good.started_at + DAILY:
-        return None
-    if latest and now < latest[0].started_at + RETRY:
-        return None
-    return await sync_once(database, source, now, announce=announce)
+        return False
+    return not latest or now >= latest[0].started_at + RETRY
 
 
 async def sync_once(
@@ -39,13 +51,28 @@ async def sync_once(
     `accepted` names models whose price jump was looked at. Failures are recorded and reported, not raised; only the database's
     own errors are.
     """
+    async with _leading(database) as leads:
+        if not leads:
+            return SyncReport(SyncStatus.BUSY, source)
+        return await _sync(database, source, now, accepted, announce)
+
+
+@contextlib.asynccontextmanager
+async def _leading(database: Pool) -> AsyncGenerator[bool]:
+    """Whether this process is the one that syncs, until the block ends or its connection does."""
     async with database.acquire() as holder:
         if not await store.try_sync_lock(holder):
-            return SyncReport(SyncStatus.BUSY, source)
+            yield False
+            return
         try:
-            return await _sync(database, source, now, accepted, announce)
+            yield True
         finally:
             await store.release_sync_lock(holder)
+
+
+async def note_failure(database: Pool, source: str, reason: str, now: datetime) -> SyncReport:
+    """Record a sync that broke off, so that it is seen and tried again half an hour later."""
+    return await _note(database, SyncReport(SyncStatus.FAILED, source, error=reason[:_REASON_MAX]), now)
 
 
 async def _sync(database: Pool, source: str, now: datetime, accepted: Collection[str], announce: Announce | None) -> SyncReport:

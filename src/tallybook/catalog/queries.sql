@@ -204,3 +204,12 @@ WHERE plan_id = $1 AND archived_at IS NULL AND is_default <> (id = $2);
 UPDATE plan_prices
 SET archived_at = $2, updated_at = $2, is_default = false
 WHERE id = $1;
+
+-- name: tenants_pricing_by_model
+-- Tenants that have a plan with a feature that is priced by AI model now.
+SELECT DISTINCT t.id, t.organization_id, t.livemode
+FROM (SELECT DISTINCT ON (plan_id, feature_id) plan_id, pricing_mode, removed FROM plan_feature_revisions ORDER BY plan_id, feature_id, id DESC) AS r
+INNER JOIN plans AS p ON p.id = r.plan_id
+INNER JOIN tenants AS t ON t.id = p.tenant_id
+WHERE r.pricing_mode = 'ai_model' AND NOT r.removed
+ORDER BY t.id;

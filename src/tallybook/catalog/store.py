@@ -313,6 +313,12 @@ def _plan_feature(row: Row) -> PlanFeature:
     return PlanFeature(row["plan_id"], _read(Feature, row), _read(FeatureSettings, row))
 
 
+async def tenants_pricing_by_model(connection: Connection) -> list[Tenant]:
+    """Tenants that have a plan with a feature that is priced by AI model now."""
+    rows = await connection.fetch(_SQL["tenants_pricing_by_model"])
+    return [Tenant(row["id"], row["organization_id"], row["livemode"]) for row in rows]
+
+
 def _revision(row: Row) -> FeatureRevision:
     return FeatureRevision(row["feature_id"], row["effective_at"], row["removed"], _read(FeatureSettings, row))
 

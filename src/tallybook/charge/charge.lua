@@ -145,8 +145,13 @@ apply[EXPIRY] = function(customer_key, pool, left)
     return ACCEPTED, left
 end
 
+-- An array of two; of four for what is remembered, so that the till can be made again from the book.
 local function log(partition, record, outcome)
     partition.records[#partition.records + 1] = '\146' .. record .. pack(outcome)
+end
+
+local function log_remembered(partition, record, outcome, left, spare_left)
+    partition.records[#partition.records + 1] = '\148' .. record .. pack(outcome, left, spare_left)
 end
 
 local function handle(partition, command)
@@ -177,8 +182,12 @@ local function handle(partition, command)
     local left_now = call('HGET', customer_key, pool) or '0'
     local spare_left = spare ~= '' and call('HGET', customer_key, spare) or '0'
     if status == ACCEPTED then
-        if kind ~= EXPIRY then remember(partition, digest, head, amount, left_now, spare_left, outcome) end
-        log(partition, record, outcome)
+        if kind == EXPIRY then
+            log(partition, record, outcome)
+        else
+            remember(partition, digest, head, amount, left_now, spare_left, outcome)
+            log_remembered(partition, record, outcome, left_now, spare_left)
+        end
     end
     return {status, left_now, spare_left, outcome}
 end

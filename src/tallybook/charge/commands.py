@@ -3,6 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # msgpack carries no types; `pack` and `unpack` below are the only users.
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,8 +14,8 @@ import msgspec
 
 from tallybook.core import usage_log
 
-FINGERPRINT_BYTES = 8
-IDEMPOTENCY_BYTES = 4
+FINGERPRINT_BYTES = usage_log.PAYLOAD_BYTES
+IDEMPOTENCY_BYTES = usage_log.IDEMPOTENCY_BYTES
 _HEAD_BYTES = FINGERPRINT_BYTES + IDEMPOTENCY_BYTES
 _TIME_BYTES = 6
 
@@ -52,8 +53,6 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     spare_pool: str = ""
     tenant_version: int = 0
     customer_version: int = 0
-    fingerprint: bytes = bytes(FINGERPRINT_BYTES)
-    idempotency: bytes = bytes(IDEMPOTENCY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def _arguments(charge: Charge) -> tuple[object, ...]:
         charge.tenant_version,
         charge.customer_version,
         record.digest,
-        charge.fingerprint + charge.idempotency,
+        record.fingerprint,
         record.pool,
         str(charge.opening),
         str(charge.amount),
@@ -115,10 +114,21 @@ def receipt(charge: Charge, result: Sequence[object], accepted_at_ms: int) -> Re
 
 
 def _original(outcome: Outcome, charge: Charge, remembered: bytes) -> Receipt:
-    same_request = remembered[FINGERPRINT_BYTES:_HEAD_BYTES] == charge.idempotency != bytes(IDEMPOTENCY_BYTES)
+    same_request = is_same_request(remembered, charge.record.fingerprint)
     accepted_at_ms = int.from_bytes(remembered[_HEAD_BYTES : _HEAD_BYTES + _TIME_BYTES], "big")
     amount, left, spare_left, found = (_amount(text) for text in remembered[_HEAD_BYTES + _TIME_BYTES :].split(b","))
     return Receipt(outcome, amount, left, spare_left, found, accepted_at_ms, same_request)
+
+
+def fingerprint(content: str) -> bytes:
+    """A record's fingerprint from a text that says all about its payload, without an idempotency key."""
+    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest() + bytes(IDEMPOTENCY_BYTES)
+
+
+def is_same_request(remembered: bytes, now: bytes) -> bool:
+    """Whether two fingerprints came with the same idempotency key. Either may be followed by something else."""
+    key = slice(FINGERPRINT_BYTES, _HEAD_BYTES)
+    return remembered[key] == now[key] != bytes(IDEMPOTENCY_BYTES)
 
 
 def _amount(text: bytes) -> int:

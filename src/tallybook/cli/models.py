@@ -5,7 +5,6 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +13,9 @@ from tallybook.ai_models import actions, catalog_files, decimals, fetch, gateway
 from tallybook.ai_models.fetch import FetchError
 from tallybook.ai_models.gateway import UnreadableListError
 from tallybook.ai_models.model import Plan, Remark, SyncReport, SyncStatus
-from tallybook.cli import models_own
+from tallybook.cli import dates, models_own, models_rerate
 from tallybook.core import clock, money
+from tallybook.flows import price_changes
 from tallybook.pricing import cost
 from tallybook.pricing.price_book import PriceBook
 from tallybook.pricing.rates import SERVICE_TIERS, Price
@@ -33,16 +33,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--source", default="", help="an address or a file; default: TALLYBOOK_CATALOG_URL")
     one.add_argument("--catalog", type=Path, help="write catalog files in this folder instead of the database")
     one.add_argument("--origin", default="", help="what to record as the source of a file, such as the address it came from")
-    one.add_argument("--fetched-at", type=_moment, metavar="DATE", help="when a file was fetched; default: now")
+    one.add_argument("--fetched-at", type=dates.moment, metavar="DATE", help="when a file was fetched; default: now")
     one.add_argument("--accept", action="append", default=[], metavar="MODEL", help="publish this model's price jump; repeatable")
     commands.add_parser("status", help="show how the last syncs ended and what is in quarantine")
     one = commands.add_parser("changes", help="list changes of models and prices")
-    one.add_argument("--since", type=_moment, required=True, metavar="DATE", help="2026-11-01, or a full ISO time")
+    one.add_argument("--since", type=dates.moment, required=True, metavar="DATE", help="2026-11-01, or a full ISO time")
     one.add_argument("--described", action="store_true", help="changes of names and limits too")
     one = commands.add_parser("list", help="list models and their prices in USD per million tokens, input / output")
     one.add_argument("search", nargs="?", default="", help="a part of the id")
     one = commands.add_parser("quote", help="say what one request costs, and how its model was matched")
     _configure_quote(one)
+    models_rerate.configure(commands.add_parser("rerate", help="price past usage again, and adjust what it took"))
     models_own.configure_alias(commands.add_parser("alias", help="an organization's own words for models"))
     models_own.configure_override(commands.add_parser("override", help="an organization's own prices, by id or glob"))
 
@@ -54,12 +55,14 @@ def _configure_quote(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--web-searches", type=int, default=0, metavar="CALLS")
     parser.add_argument("--service-tier", choices=("standard", *SERVICE_TIERS))
     parser.add_argument("--margin", type=int, default=0, metavar="PERCENT")
-    parser.add_argument("--at", type=_moment, metavar="DATE", help="price it as of this time; default: now")
+    parser.add_argument("--at", type=dates.moment, metavar="DATE", help="price it as of this time; default: now")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do one of them. Returns the exit code."""
     command: str = arguments.models_command
+    if command == "rerate":
+        return models_rerate.run(arguments)
     if command in models_own.COMMANDS:
         return _on_database(lambda database: models_own.run(arguments, database))
     return _COMMANDS[command](arguments)
@@ -72,7 +75,9 @@ def _sync(arguments: argparse.Namespace) -> int:
     if arguments.catalog is not None:
         return _sync_files(source, arguments)
     report = _on_database(
-        lambda database: sync.sync_once(database, source, clock.real_clock(), accepted=frozenset(arguments.accept))
+        lambda database: sync.sync_once(
+            database, source, clock.real_clock(), accepted=frozenset(arguments.accept), announce=price_changes.announce
+        )
     )
     _say(_summary(report))
     _say_plan(report.plan)
@@ -110,9 +115,11 @@ def _status(arguments: argparse.Namespace) -> int:
 
     async def show(database: Pool) -> int:
         async with postgres.snapshot(database) as connection:
-            version = await actions.current_version(connection)
+            status = await actions.catalog_status(connection)
             syncs = await actions.last_syncs(connection)
-        _say(f"catalog version {version}")
+        _say(f"catalog version {status.version} since {clock.iso(status.changed_at)}")
+        good = status.good
+        _say(f"last good sync {'none' if good is None else clock.iso(good.started_at) + ' from ' + good.source}")
         for each in syncs:
             counted = " ".join(f"{kind}={number}" for kind, number in each.changes.items())
             error = f" {each.error}" if each.error else ""
@@ -189,15 +196,6 @@ def _on_database(work: Callable[[Pool], Awaitable[_Result]]) -> _Result:
             await database.close()
 
     return asyncio.run(connected())
-
-
-def _moment(text: str) -> datetime:
-    """A date or time, UTC unless it says otherwise. Raises ArgumentTypeError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no ISO date or time") from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _summary(report: SyncReport) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from tallybook.ai_models import actions, decimals, price_codec
 from tallybook.ai_models.decimals import UnreadablePriceError
 from tallybook.ai_models.price_codec import BandUsd, PriceUsd
+from tallybook.cli import dates
 from tallybook.core import clock, errors
 from tallybook.core.tenant import Tenant
 from tallybook.pricing.overrides import Override
@@ -34,12 +35,15 @@ def configure_override(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `override`."""
     _configure_tenant(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    made = verbs.add_parser("set", help="set a price from now on; one under the same pattern ends")
+    made = verbs.add_parser("set", help="set a price; one under the same pattern ends")
     made.add_argument("pattern", help="a model id, a glob (anthropic/*), or the id of an own model")
     for name in ("input", "output", "cache-read", "cache-write", "cache-write-1h"):
         made.add_argument(f"--{name}", metavar="USD", required=name == "input", help="per million tokens")
     made.add_argument("--web-search", metavar="USD", help="per 1,000 calls")
-    verbs.add_parser("end", help="end a price now").add_argument("id", type=int)
+    made.add_argument("--from", dest="begins", type=dates.moment, metavar="DATE", help="since when it holds; default: now")
+    ended = verbs.add_parser("end", help="end a price")
+    ended.add_argument("id", type=int)
+    ended.add_argument("--at", type=dates.moment, metavar="DATE", help="when it ends; default: now")
     verbs.add_parser("list", help="list the prices, ended ones too")
 
 
@@ -56,6 +60,9 @@ async def run(arguments: argparse.Namespace, database: Pool) -> int:
         if tenant is None:
             raise errors.NotFound("organization_not_found", f"there is no organization {arguments.organization}")
         await work(arguments, connection, tenant)
+        if arguments.verb != "list":
+            # Events that were priced without it are stale then; a worker tells the till within a second.
+            await tenancy.bump_tenant_terms(connection, tenant)
     return 0
 
 
@@ -67,17 +74,18 @@ async def _alias(arguments: argparse.Namespace, connection: Connection, tenant: 
         await actions.remove_alias(connection, tenant, arguments.alias, clock.real_clock())
         _say(f"{arguments.alias} means nothing of its own any more")
     else:
-        for alias, meant in (await actions.list_aliases(connection, tenant)).items():
-            _say(f"{alias} means {meant}")
+        for each in await actions.list_aliases(connection, tenant):
+            _say(f"{each.alias} means {each.model_id}")
 
 
 async def _override(arguments: argparse.Namespace, connection: Connection, tenant: Tenant) -> None:
     # The tenant's clock, which a sandbox may have set: its events happen then.
     now = await tenancy.clock_now(connection, tenant, clock.real_clock())
     if arguments.verb == "set":
-        _say(_shown(await actions.set_override(connection, tenant, arguments.pattern, _price(arguments), now)))
+        made = await actions.set_override(connection, tenant, arguments.pattern, _price(arguments), now, arguments.begins)
+        _say(_shown(made))
     elif arguments.verb == "end":
-        _say(_shown(await actions.end_override(connection, tenant, arguments.id, now)))
+        _say(_shown(await actions.end_override(connection, tenant, arguments.id, now, arguments.at)))
     else:
         for each in await actions.list_overrides(connection, tenant):
             _say(_shown(each))

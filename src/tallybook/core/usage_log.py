@@ -3,7 +3,7 @@
 A log entry is one MessagePack value in the field `d` of a Redis stream entry whose id is `<sequence>-0`; sequences of a
 partition are dense, so a gap is provable. The script builds the outer arrays and copies the records in verbatim:
 
-    [version, accepted_at_ms, [[record, outcome], …], [[customer_id, pool, old_opening, new_opening], …]]
+    [version, accepted_at_ms, [[record, outcome, left, spare_left], …], [[customer_id, pool, old_opening, new_opening], …]]
 """
 
 from enum import IntEnum
@@ -11,6 +11,9 @@ from enum import IntEnum
 import msgspec
 
 VERSION = 1
+PAYLOAD_BYTES = 8
+IDEMPOTENCY_BYTES = 4
+NO_FINGERPRINT = bytes(PAYLOAD_BYTES + IDEMPOTENCY_BYTES)
 
 
 class Kind(IntEnum):
@@ -26,10 +29,18 @@ class Kind(IntEnum):
     """Removes the pool of a closed period; the outcome is what was left, in text."""
     TICK = 4
     """Changes nothing: marks a place in the log, so that the book can prove how far it has read."""
+    VOID = 5
+    """Takes a usage event back: all of its measures with the other sign, so that sums over both are as if neither had been.
+
+    The outcome is, with its sign, the part that goes back to purchased credits."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One event or pool change. Amounts are 1e-9 of the pool's unit, times Unix milliseconds, prices pico-USD per token."""
+    """One event or pool change. Amounts are 1e-9 of the pool's unit, times Unix milliseconds, prices pico-USD per token.
+
+    `fingerprint` is what the till keeps beside the identity, to know a repeat again: 8 bytes of the payload, then 4 of the request's
+    Idempotency-Key (zeros without one). `voids` is the digest of the event that a VOID takes back.
+    """
 
     kind: int
     tenant_id: int
@@ -66,16 +77,22 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Per call."""
     catalog_version: int = 0
     """Of the price book that the event was priced with; 0 for what no book priced."""
+    fingerprint: bytes = NO_FINGERPRINT
+    voids: bytes | None = None
 
 
 class Applied(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A record and what the script found while applying it: "" or, by kind, an amount in text.
 
-    For usage the outcome is the part that purchased credits paid (1e-9 credits); see `Kind` for the others.
+    For usage the outcome is the part that purchased credits paid (1e-9 credits); see `Kind` for the others. `left` and `spare_left`,
+    in text, are what the answer said is left in the pool and the spare pool: the till repeats them to a repeat, also after it was
+    made again from the book. Ticks and expiries are not remembered and have neither.
     """
 
     record: Record
     outcome: str
+    left: str = ""
+    spare_left: str = ""
 
 
 class Opening(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -57,6 +57,45 @@ LOG_GAPS = Counter(
     "Looks at a partition whose log lacks an entry that the book has not read: page somebody.",
     registry=REGISTRY,
 )
+CATALOG_VERSION = Gauge(
+    "tallybook_catalog_version",
+    "The version of the AI model catalog in the book.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+CATALOG_SYNC_AGE_SECONDS = Gauge(
+    "tallybook_catalog_sync_age_seconds",
+    "How long ago the last good sync of the catalog began; infinite before the first one.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+CATALOG_SYNC_STATUS = Gauge(
+    "tallybook_catalog_sync_status",
+    "How the last sync of the catalog ended: 1 for its status, 0 for the others.",
+    ["status"],
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+CATALOG_MODELS = Gauge(
+    "tallybook_catalog_models",
+    "Models of the last list that was read, priced and unpriced.",
+    ["pricing"],
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+CATALOG_QUARANTINED = Gauge(
+    "tallybook_catalog_quarantined_models",
+    "Rows of the last list that was read whose prices were not taken over.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+CATALOG_CHANGES = Gauge(
+    "tallybook_catalog_sync_changes",
+    "What the last sync of the catalog changed, by kind.",
+    ["kind"],
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
 HTTP_REQUESTS = Counter(
     "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY
 )

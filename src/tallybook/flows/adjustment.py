@@ -1,11 +1,11 @@
 """A balance or credits corrected by hand, without charging anybody: through the till, like every other change of a pool."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from tallybook.charge.commands import FINGERPRINT_BYTES, Charge, Outcome, Receipt
+from tallybook.charge import commands
+from tallybook.charge.commands import Charge, Outcome, Receipt
 from tallybook.core import clock, errors, ids, money, pools, usage_log
 from tallybook.core.tenant import Tenant
 from tallybook.flows.access import Standing
@@ -71,18 +71,20 @@ def _charge(standing: Standing, wanted: Adjustment, identity: str) -> Charge:
     holds_credits = _check(standing, wanted)
     terms, period = standing.terms, standing.period
     nano = wanted.amount * (money.NANO if holds_credits else money.NANO_PER_RATE)
+    pool = pools.PURCHASED_CREDITS
+    if not holds_credits:
+        pool = pools.balance(standing.subscription.subscription_id, period.grant_start_s)
     record = usage_log.Record(
         kind=usage_log.Kind.ADJUSTMENT,
         tenant_id=terms.tenant.id,
         customer_id=terms.customer_id,
         digest=ids.event_digest(terms.tenant.id, terms.customer_id, identity),
-        pool=pools.PURCHASED_CREDITS
-        if holds_credits
-        else pools.balance(standing.subscription.subscription_id, period.grant_start_s),
+        pool=pool,
         amount=nano,
         period_start_s=period.start_s,
         occurred_at_ms=clock.to_ms(standing.now),
         reason=wanted.reason,
+        fingerprint=commands.fingerprint(f"{pool}\0{nano}"),
     )
     return Charge(
         partition=terms.partition,
@@ -92,7 +94,6 @@ def _charge(standing: Standing, wanted: Adjustment, identity: str) -> Charge:
         blocks=holds_credits or standing.subscription.blocks_on_exhaustion or not period.overage_allowed,
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
-        fingerprint=hashlib.blake2b(f"{record.pool}\0{nano}".encode(), digest_size=FINGERPRINT_BYTES).digest(),
     )
 
 

@@ -1,11 +1,11 @@
 """Corrections of what has been counted: the period's total of a metered feature, set to what the caller's own source says."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from tallybook.charge.commands import FINGERPRINT_BYTES, Charge, Outcome
+from tallybook.charge import commands
+from tallybook.charge.commands import Charge, Outcome
 from tallybook.core import clock, errors, ids, pools, usage_log
 from tallybook.core.tenant import Tenant
 from tallybook.flows import access, price_event
@@ -80,6 +80,7 @@ def _charge(standing: Standing, wanted: PeriodTotal, identity: str) -> Charge:
         period_start_s=period.start_s,
         occurred_at_ms=clock.to_ms(standing.now),
         reason=wanted.reason,
+        fingerprint=commands.fingerprint(f"{wanted.feature_code}\0{wanted.quantity_nano}\0{wanted.reason or ''}"),
     )
     return Charge(
         partition=terms.partition,
@@ -87,12 +88,7 @@ def _charge(standing: Standing, wanted: PeriodTotal, identity: str) -> Charge:
         amount=left,
         opening=feature.included_nano,
         blocks=standing.blocks(feature),
-        fingerprint=_fingerprint(wanted),
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
     )
 
-
-def _fingerprint(wanted: PeriodTotal) -> bytes:
-    content = f"{wanted.feature_code}\0{wanted.quantity_nano}\0{wanted.reason or ''}"
-    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest()

@@ -3,7 +3,7 @@
 1. `begin`: the period becomes `closing` and the customer's terms get a new version, in one transaction.
 2. `publish`: the till learns of the new version. From here no event can take from the period's pools.
 3. `mark`: a tick is appended to the partition's log. Everything the period was charged stands before it.
-4. `catch_up`: wait until the book has read the log up to the tick.
+4. `catch_up`: wait until the book has read the log up to the tick. Partitions that are far behind are left for the next attempt.
 5. `settle`: one transaction computes the lines from the book, issues the invoice, closes the period, opens the next one.
 6. `expire`: the till drops the closed pools.
 
@@ -37,8 +37,8 @@ _LOG = logging.getLogger(__name__)
 BATCH = 200
 """Periods closed together."""
 _POLL_S = 0.02
-CATCH_UP_S = 30.0
-"""How long one attempt waits for the book before it gives way to the next."""
+CATCH_UP_S = 5.0
+"""How long one attempt waits for the book; a partition that is further behind must not hold up the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,17 @@ async def close_due(services: Services) -> Sequence[Settled | Unsettled]:
 
 
 async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[Settled | Unsettled]:
-    """Take periods through all steps. Raises Unavailable, and the errors of a lost store, when it is to be tried again."""
+    """Take periods through all steps; one result each. Raises Unavailable, and the errors of a lost store, to be tried again."""
     if not periods:
         return []
     await begin(services, periods)
     for tenant in {period.tenant.id: period.tenant for period in periods}.values():
         await terms.publish(services, tenant)
-    await catch_up(services, await mark(services, periods))
-    results = [await _settle_one(services, period) for period in periods]
+    behind = await catch_up(services, await mark(services, periods))
+    results = [
+        _too_early(period) if _partition(services, period) in behind else await _settle_one(services, period)
+        for period in periods
+    ]
     for tenant in {result.period.tenant.id: result.period.tenant for result in results}.values():
         await terms.publish(services, tenant)
     await expire(services, [result.period for result in results if isinstance(result, Settled)])
@@ -105,21 +108,20 @@ async def mark(services: Services, periods: Sequence[UsagePeriod]) -> dict[int, 
     return goals
 
 
-async def catch_up(services: Services, goals: dict[int, int]) -> None:
-    """Step 4: wait until the book has read these partitions that far. Raises Unavailable after `CATCH_UP_S`."""
+async def catch_up(services: Services, goals: dict[int, int]) -> set[int]:
+    """Step 4: wait until the book has read these partitions that far. Returns those that it has not within `CATCH_UP_S`."""
     deadline = asyncio.get_running_loop().time() + CATCH_UP_S
-    waiting = dict(goals)
-    while waiting:
+    while True:
         async with services.database.acquire() as connection:
-            read = {partition: await invoice_store.rolled_up_to(connection, partition) for partition in waiting}
-        waiting = {partition: goal for partition, goal in waiting.items() if read[partition] < goal}
-        if waiting and asyncio.get_running_loop().time() > deadline:
-            behind = ", ".join(
-                f"partition {partition}: {read[partition]} of {goal}" for partition, goal in sorted(waiting.items())
-            )
-            raise errors.Unavailable("book_behind", f"The book has not read the log far enough to bill ({behind}).")
-        if waiting:
-            await asyncio.sleep(_POLL_S)
+            read = {partition: await invoice_store.rolled_up_to(connection, partition) for partition in goals}
+        behind = {partition for partition, goal in goals.items() if read[partition] < goal}
+        if not behind or asyncio.get_running_loop().time() > deadline:
+            return behind
+        await asyncio.sleep(_POLL_S)
+
+
+def _too_early(period: UsagePeriod) -> Unsettled:
+    return Unsettled(period, errors.Unavailable("book_behind", "The book has not read the log far enough to bill this period."))
 
 
 async def _settle_one(services: Services, period: UsagePeriod) -> Settled | Unsettled:

@@ -221,6 +221,7 @@ def _charge(
         occurred_at_ms=occurred_at_ms,
         quantity_nano=take.quantity_nano,
         properties=event.properties,
+        fingerprint=event.fingerprint + arrival.idempotency,
     )
     if take.ai is not None:
         record = _with_ai_price(record, event, take.ai)
@@ -233,8 +234,6 @@ def _charge(
         spare_pool=take.spare_pool,
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
-        fingerprint=event.fingerprint,
-        idempotency=arrival.idempotency,
     )
 
 

@@ -1,9 +1,10 @@
 """What the flows work with, built once by `app` and passed down."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tallybook.charge.till import Till
 from tallybook.core.clock import Clock
+from tallybook.flows.current_book import Lookout
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.pricing.price_book import PriceBook
 from tallybook.settings import Settings
@@ -22,3 +23,4 @@ class Services:
     till: Till
     terms: TermsCache
     book: PriceBook
+    lookout: Lookout = field(default_factory=Lookout)

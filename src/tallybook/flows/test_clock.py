@@ -4,6 +4,7 @@ Between runs the clock stands still. A run is a row; whoever holds the claim on 
 nothing but the time until the next worker looks.
 """
 
+import asyncio
 import logging
 from datetime import datetime, timedelta
 
@@ -21,7 +22,8 @@ from tallybook.tenancy import store as tenants
 _LOG = logging.getLogger(__name__)
 AHEAD_MAX = timedelta(days=730)
 """How far one run may go."""
-_RUNS_AT_ONCE = 20
+_RUNS_AT_ONCE = 3
+"""Runs that one process works on; each holds a connection of its own for its claim."""
 
 
 async def start(connection: Connection, tenant: Tenant, now: datetime, target: datetime) -> ClockRun:
@@ -53,10 +55,17 @@ def check_sandbox(tenant: Tenant) -> None:
 
 
 async def carry_on(services: Services) -> int:
-    """Work on the runs that wait or were left half done. Returns how many were brought to an end."""
+    """Work on the runs that wait or were left half done. Returns how many were brought to an end.
+
+    Raises the error of the first one that has to wait, after all of them were tried.
+    """
     async with services.database.acquire() as connection:
         runs = await clock_store.unfinished(connection, _RUNS_AT_ONCE)
-    return sum([await execute(services, run) for run in runs])
+    results = await asyncio.gather(*(execute(services, run) for run in runs), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return sum(result is True for result in results)
 
 
 async def execute(services: Services, run: ClockRun) -> bool:
@@ -92,6 +101,9 @@ async def _turn(services: Services, run: ClockRun) -> str | None:
         async with services.database.acquire() as connection:
             due = await period_store.due(connection, due_at, period.BATCH, run.tenant.id)
         stuck = [result for result in await period.close(services, due) if isinstance(result, period.Unsettled)]
+        for result in stuck:
+            if isinstance(result.error, errors.Unavailable):
+                raise result.error
         if stuck:
             await _note_failures(services, run.tenant, stuck)
             return f"{len(stuck)} of the periods that ended at {clock.iso(due_at)} could not be closed: {stuck[0].error}"

@@ -14,7 +14,7 @@ from tallybook.charge.commands import IDEMPOTENCY_BYTES, Outcome, Receipt
 from tallybook.charge.till import Till
 from tallybook.core import clock, errors, ids
 from tallybook.core.tenant import Tenant
-from tallybook.flows import price_event
+from tallybook.flows import current_book, price_event
 from tallybook.flows.price_event import Arrival, PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
@@ -24,6 +24,8 @@ from tallybook.subscriptions.terms import ConsumptionModel
 _ATTEMPTS = 5
 """How often an event is priced anew when its terms change under it before the caller is asked to come back."""
 _NO_KEY = bytes(IDEMPOTENCY_BYTES)
+_BOOK_LACKS = frozenset({"ambiguous_model", "model_not_found", "model_unpriced", "price_not_listed"})
+"""What a newer price book, with an alias or a price that was just set, may know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
     results: dict[int, Result] = {place: event for place, event in enumerate(events) if not isinstance(event, Event)}
     for attempt in range(_ATTEMPTS):
         await _load_terms(services, source.tenant, pending, reload=attempt > 0)
-        priced = [(one, _price(services, source, one)) for one in pending]
+        priced = await _price_each(services, source, pending)
         results |= {one.place: error for one, error in priced if isinstance(error, errors.TallybookError)}
         pending = await _charge(services.till, [(one, good) for one, good in priced if isinstance(good, PricedEvent)], results)
         pending += [one for one, again in priced if again is None]
@@ -87,16 +89,34 @@ def _identity(source: Source, place: int, event: Event) -> str:
 
 
 async def _load_terms(services: Services, tenant: Tenant, pending: Iterable[_Pending], *, reload: bool) -> None:
+    if reload:
+        await current_book.refresh(services)
     for reference in {one.event.customer_id for one in pending}:
         if reload or services.terms.at_hand(tenant, reference) is None:
             await services.terms.load(tenant, reference)
 
 
+async def _price_each(
+    services: Services, source: Source, pending: Iterable[_Pending]
+) -> list[tuple[_Pending, PricedEvent | errors.TallybookError | None]]:
+    """Price events; what the price book at hand lacks is looked for in a newer one before it is refused."""
+    priced = [(one, _price(services, source, one)) for one in pending]
+    if any(_is_missing(outcome) for _, outcome in priced) and await current_book.refresh(services):
+        return [(one, _price(services, source, one) if _is_missing(outcome) else outcome) for one, outcome in priced]
+    return priced
+
+
+def _is_missing(outcome: PricedEvent | errors.TallybookError | None) -> bool:
+    return isinstance(outcome, errors.TallybookError) and outcome.code in _BOOK_LACKS
+
+
 def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | errors.TallybookError | None:
-    """The priced event, what is wrong with it, or None when its terms have to be loaded again."""
+    """The priced event, what is wrong with it, or None when its terms or the price book have to be loaded again."""
     terms = services.terms.at_hand(source.tenant, one.event.customer_id)
     if terms is None:
         return errors.NotFound("customer_not_found", f"There is no customer {one.event.customer_id}.", param="customerId")
+    if terms.catalog_version > services.book.version:
+        return None
     now_ms = clock.to_ms(terms.now(services.clock()))
     arrival = Arrival(now_ms, one.identity, _idempotency_hash(source.idempotency_key))
     try:

@@ -30,7 +30,8 @@ EVENT_COLUMNS = (
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "web_searches"),
     *("input_pico", "output_pico", "cache_read_pico", "cache_write_pico", "cache_write_1h_pico"),
     *("web_search_pico", "catalog_version"),
-    *("properties", "partition", "seq", "position"),
+    *("properties", "reason", "voids", "fingerprint", "partition", "seq", "position"),
+    *("pool_left", "spare_left"),
 )
 """The columns of `usage_events` in the order of `Effects.events_csv`."""
 
@@ -38,6 +39,8 @@ _FIELDS = [field.name for field in msgspec.structs.fields(Record)]
 _OTHER_TYPES: dict[str, type[pl.DataType]] = {
     "digest": pl.Binary,
     "pool": pl.String,
+    "fingerprint": pl.Binary,
+    "voids": pl.Binary,
     **dict.fromkeys(rules.TEXT_FIELDS, pl.String),
 }
 _HOURLY_KEY = ("tenant_id", "customer_id", "feature_id", "hour", "period_start_s", "price_id")
@@ -47,7 +50,9 @@ _HOURLY_SUMS = (
 )
 _POOL_SUMS = ("opening", "charged", "adjusted", "expired")
 _USAGE, _ADJUSTMENT = pl.col("kind") == Kind.USAGE, pl.col("kind") == Kind.ADJUSTMENT
-_SET, _EXPIRY = pl.col("kind") == Kind.SET, pl.col("kind") == Kind.EXPIRY
+_SET, _EXPIRY, _VOID = pl.col("kind") == Kind.SET, pl.col("kind") == Kind.EXPIRY, pl.col("kind") == Kind.VOID
+_COUNTED = _USAGE | _VOID
+"""Usage and what takes it back, which has the same measures with the other sign."""
 _NOTHING = pl.lit(0, pl.Int128)
 
 
@@ -93,6 +98,8 @@ def _frame(decoded: Decoded) -> pl.DataFrame:
     series += [
         pl.Series("properties", properties, pl.String),
         pl.Series("outcome", decoded.outcomes, pl.String).replace("", "0").cast(pl.Int64),
+        pl.Series("pool_left", decoded.lefts, pl.String).replace("", "0").cast(pl.Int64),
+        pl.Series("spare_left", decoded.spare_lefts, pl.String).replace("", "0").cast(pl.Int64),
         pl.Series("kept", decoded.kept, pl.Boolean),
         pl.Series("partition", decoded.partitions, pl.Int32),
         pl.Series("seq", decoded.seqs, pl.Int64),
@@ -112,11 +119,12 @@ def _storable() -> pl.Expr:
         pl.col("kind").is_between(0, max(rules.KINDS)).all(),
         pl.col("tenant_id").min() >= 0,
         pl.col("customer_id").min() >= 0,
-        *[pl.col(name).min() > -rules.INT64_MAX - 1 for name in (*rules.INT64_FIELDS, "outcome")],
+        *[pl.col(name).min() > -rules.INT64_MAX - 1 for name in (*rules.INT64_FIELDS, "outcome", "pool_left", "spare_left")],
         *[pl.col(name).abs().max() <= rules.INT32_MAX for name in rules.INT32_FIELDS],
         pl.col("occurred_at_ms").is_between(0, rules.MOMENT_MS_MAX).all(),
         *[pl.col(name).is_between(0, rules.MOMENT_MS_MAX // 1000).all() for name in rules.SECOND_FIELDS],
         (~_USAGE | pl.col("outcome").is_between(0, pl.col("amount"))).all(),
+        (~_VOID | pl.col("outcome").is_between(pl.col("amount"), 0)).all(),
         *nul_free,
         pl.col("pool").str.len_chars().max() <= rules.POOL_NAME_MAX,
         ~pl.col("properties").str.contains("\\u0000", literal=True).any(),
@@ -124,8 +132,8 @@ def _storable() -> pl.Expr:
 
 
 def _spare() -> pl.Expr:
-    """The part of a usage record that purchased credits paid."""
-    return pl.when(_USAGE).then(pl.col("outcome")).otherwise(0).alias("spare_amount")
+    """The part of a usage record that purchased credits paid; negative for what a void gives back to them."""
+    return pl.when(_COUNTED).then(pl.col("outcome")).otherwise(0).alias("spare_amount")
 
 
 def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
@@ -135,15 +143,15 @@ def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
     own = records.filter(pl.col("pool") != "").select(
         *key,
         opening=_NOTHING,
-        charged=pl.when(_USAGE).then(amount - spare).otherwise(_NOTHING),
+        charged=pl.when(_COUNTED).then(amount - spare).otherwise(_NOTHING),
         adjusted=pl.when(_ADJUSTMENT).then(amount).when(_SET).then(amount - outcome).otherwise(_NOTHING),
         expired=pl.when(_EXPIRY).then(outcome).otherwise(_NOTHING),
-        kind=pl.when(_USAGE).then(pl.lit("charge")).when(_EXPIRY).then(pl.lit("expiry")).otherwise(pl.lit("adjustment")),
+        kind=_ledger_kind(),
         closes=_EXPIRY,
         seq="seq",
         place=pl.col("position") + 1,
     )
-    paid_elsewhere = records.filter(pl.col("spare_amount") > 0).select(
+    paid_elsewhere = records.filter(pl.col("spare_amount") != 0).select(
         "customer_id",
         pl.lit(PURCHASED_CREDITS).alias("pool"),
         *key[2:],
@@ -151,12 +159,17 @@ def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
         charged=spare,
         adjusted=_NOTHING,
         expired=_NOTHING,
-        kind=pl.lit("charge"),
+        kind=_ledger_kind(),
         closes=pl.lit(value=False),
         seq="seq",
         place=pl.col("position") + 1,
     )
     return pl.concat([own, paid_elsewhere, _openings(decoded)])
+
+
+def _ledger_kind() -> pl.Expr:
+    kinds = pl.when(_USAGE).then(pl.lit("charge")).when(_VOID).then(pl.lit("void")).when(_EXPIRY).then(pl.lit("expiry"))
+    return kinds.otherwise(pl.lit("adjustment"))
 
 
 def _openings(decoded: Decoded) -> pl.DataFrame:
@@ -192,10 +205,10 @@ def _openings(decoded: Decoded) -> pl.DataFrame:
 def _hourly(events: pl.DataFrame) -> list[HourlyTotal]:
     sums = [pl.col(name).cast(pl.Int128).sum() for name in _HOURLY_SUMS]
     return (
-        events.filter(_USAGE)
+        events.filter(_COUNTED)
         .with_columns(hour=pl.col("occurred_at_ms") // HOUR_MS)
         .group_by(_HOURLY_KEY)
-        .agg(pl.len(), *sums)
+        .agg(pl.when(_VOID).then(-1).otherwise(1).sum().alias("events"), *sums)
         .sort(_HOURLY_KEY)
         .rows()
     )
@@ -227,6 +240,8 @@ def _events_csv(events: pl.DataFrame, rolled_at: datetime) -> bytes:
     belongs_to = pl.when(pl.col("belongs_to_s") != 0).then(pl.col("belongs_to_s") * 1000)
     rows = events.with_columns(
         digest="\\x" + pl.col("digest").bin.encode("hex"),
+        fingerprint="\\x" + pl.col("fingerprint").bin.encode("hex"),
+        voids="\\x" + pl.col("voids").bin.encode("hex"),
         amount=taken,
         occurred_at=pl.from_epoch("occurred_at_ms", time_unit="ms"),
         accepted_at=pl.from_epoch("accepted_ms", time_unit="ms"),

@@ -34,6 +34,8 @@ class Decoded:
 
     records: list[Record] = field(default_factory=list[Record])
     outcomes: list[str] = field(default_factory=list[str])
+    lefts: list[str] = field(default_factory=list[str])
+    spare_lefts: list[str] = field(default_factory=list[str])
     kept: list[bool] = field(default_factory=list[bool])
     partitions: list[int] = field(default_factory=list[int])
     seqs: list[int] = field(default_factory=list[int])
@@ -73,6 +75,8 @@ def _take_entry(raw: RawEntry, entry: Entry, decoded: Decoded) -> None:
     count = len(entry.applied)
     decoded.records += [applied.record for applied in entry.applied]
     decoded.outcomes += [applied.outcome for applied in entry.applied]
+    decoded.lefts += [applied.left for applied in entry.applied]
+    decoded.spare_lefts += [applied.spare_left for applied in entry.applied]
     decoded.kept += [True] * count
     decoded.positions += range(count)
     _take_place(raw, entry.accepted_at_ms, count, decoded)
@@ -136,13 +140,15 @@ def _take_distrusted(raw: RawEntry, accepted_at_ms: int, position: int, item: by
         return
     record = applied.record
     unknown_effect = rules.effect_problem(record, applied.outcome)
-    reason = unknown_effect or rules.detail_problem(record)
+    reason = unknown_effect or rules.detail_problem(record) or rules.memory_problem(applied)
     if reason is not None:
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, reason, item))
         record = Record(record.kind, record.tenant_id, record.customer_id, b"", record.pool, record.amount)
     if unknown_effect is None:
         decoded.records.append(record)
         decoded.outcomes.append(applied.outcome)
+        decoded.lefts.append(applied.left if reason is None else "")
+        decoded.spare_lefts.append(applied.spare_left if reason is None else "")
         decoded.kept.append(reason is None)
         decoded.positions.append(position)
         _take_place(raw, accepted_at_ms, 1, decoded)

@@ -14,6 +14,7 @@ OPENED: Final = "opened"
 CHARGED: Final = "charged"
 ADJUSTED: Final = "adjusted"
 EXPIRED: Final = "expired"
+_COUNTED: Final = frozenset({Kind.USAGE, Kind.VOID})
 
 
 class Movement(NamedTuple):
@@ -41,11 +42,11 @@ def of_entry(entry: Entry) -> Iterator[Movement]:
 def of_record(applied: Applied) -> Iterator[Movement]:
     """What a record took from or added to its pool, and the part that purchased credits paid instead."""
     record, found = applied.record, int(applied.outcome or 0)
-    if record.kind == Kind.USAGE and found:
+    if record.kind in _COUNTED and found:
         yield Movement(record.customer_id, PURCHASED_CREDITS, CHARGED, found)
     if not record.pool:
         return
-    if record.kind == Kind.USAGE:
+    if record.kind in _COUNTED:
         yield Movement(record.customer_id, record.pool, CHARGED, record.amount - found)
     elif record.kind == Kind.ADJUSTMENT:
         yield Movement(record.customer_id, record.pool, ADJUSTED, record.amount)

@@ -114,10 +114,10 @@ GROUP BY feature_id;
 WITH events AS (
     SELECT
         tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
-        count(*)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount, sum(cost_nano) AS cost_nano,
+        sum(CASE kind WHEN 0 THEN 1 ELSE -1 END)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount, sum(cost_nano) AS cost_nano,
         sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
         sum(cache_read_tokens) AS cache_read_tokens, sum(cache_write_tokens) AS cache_write_tokens
-    FROM usage_events WHERE kind = 0
+    FROM usage_events WHERE kind IN (0, 5)
     GROUP BY 1, 2, 3, 4, 5, 6
 ), grouped AS (
     SELECT measure, event_side, hour_side
@@ -150,17 +150,17 @@ WITH quarantined AS (
 ), taken AS (
     SELECT customer_id, pool, kind, amount - spare_amount AS amount FROM usage_events WHERE pool <> ''
     UNION ALL
-    SELECT customer_id, 'credits', 0, spare_amount FROM usage_events WHERE spare_amount > 0
+    SELECT customer_id, 'credits', 0, spare_amount FROM usage_events WHERE spare_amount <> 0
 ), events AS (
     SELECT
-        customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind = 0), 0) AS charged,
+        customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind IN (0, 5)), 0) AS charged,
         coalesce(-sum(amount) FILTER (WHERE kind IN (1, 2)), 0) AS adjusted,
         coalesce(sum(amount) FILTER (WHERE kind = 3), 0) AS expired
     FROM taken GROUP BY 1, 2
 ), ledger AS (
     SELECT
         customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind = 'opening'), 0) AS opening,
-        coalesce(-sum(amount) FILTER (WHERE kind = 'charge'), 0) AS charged,
+        coalesce(-sum(amount) FILTER (WHERE kind IN ('charge', 'void')), 0) AS charged,
         coalesce(sum(amount) FILTER (WHERE kind = 'adjustment'), 0) AS adjusted,
         coalesce(-sum(amount) FILTER (WHERE kind = 'expiry'), 0) AS expired
     FROM pool_ledger GROUP BY 1, 2
@@ -242,3 +242,29 @@ SELECT DISTINCT customer_id, tenant_id FROM pool_balances;
 -- name: pools_of_customers
 -- All pools of some customers.
 SELECT customer_id, pool, balance, closed FROM pool_balances WHERE customer_id = ANY ($1::bigint[]);
+
+-- name: customers_with_model_usage
+-- Customers with usage that was priced by AI model in some hours; of one tenant and of one customer where these are given.
+SELECT DISTINCT h.tenant_id, t.organization_id, t.livemode, h.customer_id, c.public_id
+FROM usage_hourly AS h
+INNER JOIN tenants AS t ON t.id = h.tenant_id
+INNER JOIN customers AS c ON c.id = h.customer_id
+WHERE h.price_id <> 0 AND h.hour >= $1 AND h.hour < $2
+  AND ($3::integer IS NULL OR h.tenant_id = $3) AND ($4::bigint IS NULL OR h.customer_id = $4)
+ORDER BY h.tenant_id, h.customer_id;
+
+-- name: model_usage_of_customer
+-- One customer's usage that was priced by AI model in some hours, with all that its charge is computed from.
+SELECT
+    date_trunc('hour', occurred_at, 'UTC') AS hour, occurred_at, model, service_tier, margin_bps, amount, cost_nano, price_id,
+    input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, web_searches,
+    input_pico, output_pico, cache_read_pico, cache_write_pico, cache_write_1h_pico, web_search_pico, catalog_version
+FROM usage_events
+WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 0 AND price_id <> 0;
+
+-- name: rerated_hours_of_customer
+-- What earlier re-ratings took for usage of some hours; negative where they gave back.
+SELECT occurred_at AS hour, sum(amount) AS amount
+FROM usage_events
+WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 1 AND properties ? 'reratedHour'
+GROUP BY occurred_at;

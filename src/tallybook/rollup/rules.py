@@ -68,12 +68,22 @@ def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
         return "pool name contains NUL or is too long"
     if record.kind == Kind.USAGE and not 0 <= found <= record.amount:
         return f"purchased credits paid {found} of {record.amount}"
+    if record.kind == Kind.VOID and not record.amount <= found <= 0:
+        return f"purchased credits got {found} of {record.amount}"
     return None
 
 
 def detail_problem(record: usage_log.Record) -> str | None:
     """Why the event itself cannot be stored although its effect on the pool is known, or None."""
     return next(_detail_problems(record), None)
+
+
+def memory_problem(applied: usage_log.Applied) -> str | None:
+    """Why the book can't hold what the till remembers of the event, or None."""
+    for text in (applied.left, applied.spare_left):
+        if amount(text) is None:
+            return f"{text[:40]!r} left is not an amount of 64 bits"
+    return None
 
 
 def _detail_problems(record: usage_log.Record) -> Iterator[str]:

@@ -30,7 +30,7 @@ async def latest(connection: Connection, tenant: Tenant) -> ClockRun | None:
 
 
 async def unfinished(connection: Connection, limit: int) -> Sequence[ClockRun]:
-    """Advances that are waiting or were left half done, oldest first."""
+    """Advances that are waiting or were left half done, the one that nobody has looked at for longest first."""
     return [_run(row) for row in await connection.fetch(_QUERIES["unfinished_clock_runs"], limit)]
 
 

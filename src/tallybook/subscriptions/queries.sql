@@ -48,7 +48,9 @@ LIMIT $5;
 
 -- name: schedule_cancellation
 -- Notes when a subscription is to end, who asked for it when, and why.
-UPDATE subscriptions SET cancel_at = $2, cancel_reason = $3, canceled_at = $4, updated_at = $4 WHERE id = $1;
+UPDATE subscriptions
+SET cancel_at = $2, cancel_reason = coalesce($3, cancel_reason), canceled_at = $4, updated_at = $4
+WHERE id = $1;
 
 -- name: unschedule_cancellation
 -- Takes a scheduled cancellation back.
@@ -165,14 +167,14 @@ ORDER BY r.created_at DESC
 LIMIT 1;
 
 -- name: unfinished_clock_runs
--- Advances that are waiting or were left half done, oldest first.
+-- Advances that are waiting or were left half done, the one that nobody has looked at for longest first.
 SELECT
     r.id, r.tenant_id, t.organization_id, t.livemode, r.status, r.started_at_time, r.target_time, r.estimated, r.completed, r.failed,
     r.items, r.error
 FROM test_clock_runs AS r
 INNER JOIN tenants AS t ON t.id = r.tenant_id
 WHERE r.status IN ('pending', 'running')
-ORDER BY r.created_at
+ORDER BY r.updated_at
 LIMIT $1;
 
 -- name: try_claim_clock
@@ -212,6 +214,7 @@ UPDATE test_clock_runs SET status = $2, error = $3, updated_at = now() WHERE id 
 SELECT
     c.id AS customer_id, c.public_id AS customer_public_id, c.external_id, t.terms_version AS tenant_version,
     coalesce(v.version, 0) AS customer_version, t.simulated_at, c.ai_margin_bps,
+    (SELECT version FROM ai_catalog_version) AS catalog_version,
     s.id AS subscription_id, s.public_id, s.status, s.plan_id, s.price_id,
     p.consumption_model, p.is_free, p.block_on_exhaustion,
     CASE WHEN p.is_free THEN NULL ELSE r.billing_interval END AS billing_interval,

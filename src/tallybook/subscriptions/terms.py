@@ -67,7 +67,8 @@ class SubscriptionTerms:
 class Terms:
     """A customer and what it has agreed to. `subscription` is None without an open one; `simulated_at` is the sandbox test clock.
 
-    `ai_margin_bps`: the customer's own margin on AI usage, instead of its plan's; None without one.
+    `ai_margin_bps`: the customer's own margin on AI usage, instead of its plan's; None without one. `catalog_version`: the price book
+    that was the newest at that moment; no older one may price with these terms.
     """
 
     tenant: Tenant
@@ -80,6 +81,7 @@ class Terms:
     simulated_at: datetime | None
     subscription: SubscriptionTerms | None
     ai_margin_bps: int | None = None
+    catalog_version: int = 0
 
     def now(self, real_now: datetime) -> datetime:
         """The tenant's clock."""

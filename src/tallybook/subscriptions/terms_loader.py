@@ -57,6 +57,7 @@ async def load(connection: Connection, tenant: Tenant, reference: str, real_now:
         simulated_at=found["simulated_at"],
         subscription=await _subscription(connection, found, now),
         ai_margin_bps=found["ai_margin_bps"],
+        catalog_version=found["catalog_version"],
     )
 
 

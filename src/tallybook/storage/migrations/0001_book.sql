@@ -335,9 +335,14 @@ CREATE TABLE usage_events (
     web_search_pico     bigint NOT NULL DEFAULT 0,  -- per call
     catalog_version     bigint NOT NULL DEFAULT 0,  -- of the price book that priced it; 0: no AI model
     properties          jsonb,
+    reason              text,                   -- of a correction or a void, as the caller gave it
+    voids               bytea,                  -- a void: the digest of the event it takes back
+    fingerprint         bytea NOT NULL,         -- 8 bytes of the payload, 4 of the Idempotency-Key: tells a repeat from a conflict
     partition           smallint NOT NULL,
     seq                 bigint NOT NULL,
-    position            integer NOT NULL        -- within the log entry
+    position            integer NOT NULL,       -- within the log entry
+    pool_left           bigint NOT NULL DEFAULT 0,  -- what the answer said was left after it, in the pool …
+    spare_left          bigint NOT NULL DEFAULT 0   -- … and in the spare pool: a repeat is told the same
 ) PARTITION BY RANGE (accepted_at);
 CREATE INDEX usage_events_by_customer ON usage_events (customer_id, occurred_at);
 
@@ -377,7 +382,7 @@ CREATE TABLE pool_ledger (
     customer_id     bigint NOT NULL,
     pool            text NOT NULL,
     hour            timestamptz NOT NULL,   -- of accepted_at
-    kind            text NOT NULL CHECK (kind IN ('opening', 'charge', 'adjustment', 'expiry')),
+    kind            text NOT NULL CHECK (kind IN ('opening', 'charge', 'void', 'adjustment', 'expiry')),
     tenant_id       integer NOT NULL,
     amount          numeric(38, 0) NOT NULL,    -- signed change of the pool
     entries         bigint NOT NULL,
@@ -392,5 +397,18 @@ CREATE TABLE quarantine (
     position        integer,                -- NULL: the whole entry
     reason          text NOT NULL,
     payload         bytea NOT NULL,
-    created_at      timestamptz NOT NULL DEFAULT now()
+    accepted_at     timestamptz,            -- when the till took it; NULL where the entry does not say
+    booked          boolean NOT NULL,       -- whether the pools have its effect already, and only the event is missing
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    dropped_at      timestamptz,            -- an operator gave it up; the row stays, and its booked effect stays in the sums
+    dropped_because text,
+    CHECK ((dropped_at IS NULL) = (dropped_because IS NULL))
+);
+
+-- Customers whose pools did not reconcile: the till takes no charge of them, and neither does one made again from the book.
+CREATE TABLE frozen_customers (
+    customer_id     bigint PRIMARY KEY,
+    tenant_id       integer NOT NULL,
+    reason          text NOT NULL,          -- names the pool
+    frozen_at       timestamptz NOT NULL DEFAULT now()
 );

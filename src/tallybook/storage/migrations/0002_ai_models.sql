@@ -37,6 +37,7 @@ CREATE TRIGGER ai_model_prices_are_never_edited BEFORE UPDATE OR DELETE ON ai_mo
 
 -- A tenant's own words for models.
 CREATE TABLE ai_model_aliases (
+    id              bigint GENERATED ALWAYS AS IDENTITY UNIQUE,     -- cursors of lists
     tenant_id       integer NOT NULL REFERENCES tenants (id),
     alias           text NOT NULL,
     model_id        text NOT NULL,          -- of the catalog, or of an own model

@@ -1,0 +1,237 @@
+"""The meter without its clock and wire: takes events in, hands batches out, and books what became of them.
+
+Used by the caller's threads (`put`) and by one sender, which is a thread or a task.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from tallybook.client import errors, transport
+from tallybook.client.meter import event, problems
+from tallybook.client.meter.delivery import Delivered, Failed, Outcome, RefusedEvent
+from tallybook.client.meter.event import Event
+from tallybook.client.meter.problems import Counters, OnError, Problem
+from tallybook.client.meter.spool import Spool
+from tallybook.client.meter.store import Batch, Full, MemoryStore, Store
+
+WhenFull = Literal["drop_newest", "drop_oldest", "block", "raise"]
+EVENT_BYTES_MAX: Final = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSettings:
+    """How the meter waits and what it keeps.
+
+    `linger_s`: how long an event waits for others to share its request · `events_max`: how many wait in memory · `when_full`: what
+    happens to an event there is no room for · `spool`: a folder; events wait there instead, and survive the process ·
+    `spool_bytes_max`, `spool_fsync`: how much of it, and whether a power cut may take the last events · `close_s`: how long `close`
+    and the end of the process wait for events to be sent.
+    """
+
+    linger_s: float = 0.1
+    events_max: int = 10_000
+    when_full: WhenFull = "drop_newest"
+    spool: Path | str | None = None
+    spool_bytes_max: int = 256 * 1024 * 1024
+    spool_fsync: bool = False
+    close_s: float = 5.0
+
+
+class Step(NamedTuple):
+    """Whether a batch is done with, and how many seconds to wait before the next request."""
+
+    done: bool
+    pause_s: float
+
+
+class Outbox:
+    """Events on their way out."""
+
+    def __init__(self, settings: MeterSettings, to: transport.Address, on_error: OnError | None) -> None:
+        """Raises OSError when the spool's folder can't be used."""
+        self.settings = settings
+        self.address = to
+        self.counters = Counters()
+        self._on_error = on_error
+        self._store = _store(settings, to)
+        self.counters.adopted = self._store.pending
+        self._failed_in_a_row = 0
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self.wake: Callable[[], None] = _nothing
+        """Set by the sender: called when there is something to do."""
+        self.progress: Callable[[], None] = _nothing
+        """Set by the sender: called when events were settled."""
+        self._underway: dict[int, Callable[[], None]] = {}
+        self._numbers = 0
+
+    @property
+    def pending(self) -> int:
+        """How many events wait."""
+        return self._store.pending
+
+    def put(self, one: Event) -> bool:
+        """Take an event in. Returns whether there was room. Raises QueueFull if the policy says so, and nothing else."""
+        with self._lock:
+            self.counters.tracked += 1
+        if len(one.payload) > EVENT_BYTES_MAX:
+            return self._drop(one.payload, f"the event has {len(one.payload)} bytes, more than {EVENT_BYTES_MAX}")
+        try:
+            self._store.put(one.payload)
+        except Full:
+            return self._put_when_full(one)
+        except OSError as error:
+            return self._drop(one.payload, f"the spool can't be written: {error}", error)
+        self.wake()
+        return True
+
+    def _put_when_full(self, one: Event) -> bool:
+        policy = self.settings.when_full
+        if policy == "raise":
+            with self._lock:
+                self.counters.tracked -= 1
+            raise errors.QueueFull(f"{self.pending} events wait already")
+        if policy == "block":
+            return self._put_when_there_is_room(one)
+        oldest = self._store.drop_oldest() if policy == "drop_oldest" else None
+        if oldest is None:
+            return self._drop(one.payload, f"there was no room: {self.pending} events wait already")
+        self._drop(oldest, "there was no room for newer events")
+        with self._lock:
+            self.counters.tracked -= 1
+        return self.put(one)
+
+    def _put_when_there_is_room(self, one: Event) -> bool:
+        self.wake()
+        with self._room:
+            while True:
+                try:
+                    self._store.put(one.payload)
+                except Full:
+                    self._room.wait(1.0)
+                else:
+                    break
+        self.wake()
+        return True
+
+    def batch(self) -> Batch:
+        """The oldest events; empty when none wait."""
+        return self._store.batch()
+
+    def settle(self, batch: Batch, outcomes: Sequence[Outcome]) -> Step:
+        """Book what became of a batch's shipments."""
+        self.counters.requests += len(outcomes)
+        failed = [each for each in outcomes if isinstance(each, Failed)]
+        if failed:
+            return Step(False, self._pause_after(failed[0]))
+        delivered = [each for each in outcomes if isinstance(each, Delivered)]
+        again = [payload for each in delivered for payload in each.again]
+        self._store.settle(batch, again)
+        for each in delivered:
+            self._count(each)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if again else 0
+        self._moved()
+        return Step(True, transport.pause_s(self._failed_in_a_row) if again else 0.0)
+
+    def settled(self) -> int:
+        """How many events were decided about, one way or the other, since the start."""
+        counted = self.counters
+        return counted.accepted + counted.duplicates + counted.refused + counted.dropped
+
+    def flushed(self) -> Callable[[], bool]:
+        """A question for later: is everything that has been put in by now, or is being read by now, out?"""
+        target = self.settled() + self.pending
+        reading = set(self._underway)
+        return lambda: not (reading & self._underway.keys()) and (self.pending == 0 or (not reading and self.settled() >= target))
+
+    def begin_reading(self, finish_early: Callable[[], None]) -> int:
+        """Announce that the rest of a broken-off response is being read; `finish_early` books what is known by then."""
+        with self._lock:
+            self._numbers += 1
+            self._underway[self._numbers] = finish_early
+            return self._numbers
+
+    def end_reading(self, number: int) -> None:
+        """The rest has been read, and its event was put in."""
+        with self._lock:
+            self._underway.pop(number, None)
+        self._moved()
+
+    def finish_reading_early(self) -> None:
+        """Put in what is known of every response that is still being read."""
+        for finish in list(self._underway.values()):
+            finish()
+
+    def _moved(self) -> None:
+        with self._room:
+            self._room.notify_all()
+        self.progress()
+
+    def _count(self, delivered: Delivered) -> None:
+        self.counters.accepted += delivered.accepted
+        self.counters.duplicates += delivered.duplicates
+        if delivered.refused:
+            self.counters.refused += len(delivered.refused)
+            self._store.keep_refused([_line(each) for each in delivered.refused])
+            self.tell(_refusal(delivered.refused))
+
+    def _pause_after(self, failed: Failed) -> float:
+        self._failed_in_a_row += 1
+        self.counters.failures += 1
+        if self._failed_in_a_row == 1 or self._failed_in_a_row % 10 == 0:
+            self.tell(Problem("unreachable", f"{self.pending} events wait: {failed.error}", error=failed.error))
+        from_service = failed.retry_after_s
+        return transport.pause_s(self._failed_in_a_row, from_service, pause_s_max=30.0)
+
+    def _drop(self, payload: bytes, why: str, error: BaseException | None = None) -> bool:
+        with self._lock:
+            self.counters.dropped += 1
+        self.tell(Problem("dropped", why, [event.read(payload)], error))
+        return False
+
+    def tell(self, problem: Problem) -> None:
+        """Report a problem."""
+        problems.tell(self._on_error, problem)
+
+    def close(self) -> None:
+        """Let go of the store. Events in memory that were not sent are lost, and reported; those on disk wait for the next start."""
+        left = self.pending
+        if left and self.settings.spool is None:
+            self.counters.dropped += left
+            unsent = [event.read(payload) for payload in self._store.batch().payloads]
+            self.tell(Problem("dropped", f"{left} events were not sent when the meter was closed", unsent))
+        self._store.close()
+
+    def restart_after_fork(self) -> None:
+        """In a forked child: start with nothing; the parent sends its own events."""
+        self._store.restart_after_fork()
+        self.counters = Counters()
+        self._failed_in_a_row = 0
+        self._underway = {}
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+
+
+def _store(settings: MeterSettings, to: transport.Address) -> Store:
+    if settings.spool is None:
+        return MemoryStore(settings.events_max)
+    folder = Path(settings.spool) / to.fingerprint()
+    return Spool(folder, bytes_max=settings.spool_bytes_max, fsync=settings.spool_fsync)
+
+
+def _line(refused: RefusedEvent) -> bytes:
+    return json.dumps({"code": refused.code, "message": refused.message, "event": refused.event}).encode()
+
+
+def _refusal(refused: Sequence[RefusedEvent]) -> Problem:
+    first = refused[0]
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    return Problem("refused", f"{first.code}: {first.message}{more}", [each.event for each in refused])
+
+
+def _nothing() -> None:
+    """Nobody to wake yet."""

@@ -1,0 +1,30 @@
+"""What the client's tests share: a scripted service, an account with an AI plan, and the usage it recorded."""
+
+from collections.abc import Generator
+
+import pytest
+
+from tallybook.client import Tallybook
+from tests.client import stub_service
+from tests.client.stub_service import StubService
+from tests.support.service import Account
+
+
+@pytest.fixture
+def stub() -> Generator[StubService]:
+    """A scripted service of the test's own."""
+    with stub_service.running() as running:
+        yield running
+
+
+@pytest.fixture
+def ai_account(account: Account) -> Account:
+    """An account with one customer, user_1, on a plan of $50 that prices `ai_chat` by model, with 20 % margin."""
+    with Tallybook(account.key, url=account.service.url) as tallybook:
+        tallybook.features.create(name="AI chat", code="ai_chat", type="usage")
+        tallybook.plans.create(name="AI", code="ai", consumption_model="balance", block_on_exhaustion=False)
+        tallybook.plans.add_price("ai", billing_interval="monthly", price=5000, is_default=True, included_balance=500_000)
+        tallybook.plans.add_feature("ai", feature_id="ai_chat", pricing_mode="ai_model", margin=20)
+        tallybook.customers.create(email="ada@example.com", id="user_1")
+        tallybook.subscriptions.create("user_1", plan_code="ai")
+    return account
