@@ -48,7 +48,10 @@ def differences(acknowledged: Acknowledged, rows: int, ids: int, books: reconcil
     if acknowledged.unexpected:
         found.append(f"{acknowledged.unexpected} answers were not what they must be, such as: {acknowledged.examples[0]}")
     found += [f"{one.what}: {one.left} and {one.right}, {one.differing} places differ" for one in books.sums if not one.is_equal]
-    return [*found, *(f"customer {one.customer_id}, {one.pool}: {one.what}: {one.left} and {one.right}" for one in books.differences)]
+    return [
+        *found,
+        *(f"customer {one.customer_id}, {one.pool}: {one.what}: {one.left} and {one.right}" for one in books.differences),
+    ]
 
 
 async def judge(services: Services, tenant: Tenant, acknowledged: Acknowledged) -> list[str]:
@@ -90,5 +93,3 @@ async def _behind(services: Services) -> Sequence[float]:
         for number in numbers
         if sequences[number] > rows[number]["last_seq"]
     ]
-
-

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
-import os
 import signal
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,67 +32,41 @@ class Size:
     customers: int = 1000
 
 
-@dataclass(slots=True)
-class Installation:
-    """The running pieces. `services` are this process's own, on the same stores, for looking behind the counter."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """API processes and workers on running stores. Each API process has a port of its own, so that connections are shared evenly."""
 
-    size: Size
     stores: Stores
     settings: Settings
     ports: list[SharedPort] = field(default_factory=list[SharedPort])
     apis: list[Child] = field(default_factory=list[Child])
     workers: list[Child] = field(default_factory=list[Child])
-    _account: Account | None = None
-    _services: Services | None = None
 
-    @property
-    def account(self) -> Account:
-        """Who sends the usage."""
-        assert self._account is not None
-        return self._account
-
-    @property
-    def services(self) -> Services:
-        """What this process works with."""
-        assert self._services is not None
-        return self._services
-
-    @property
-    def addresses(self) -> Sequence[tuple[str, int]]:
-        """Where the API processes listen, each on a port of its own so that connections are shared evenly."""
-        return [(port.host, port.port) for port in self.ports]
-
-    @property
-    def roles(self) -> Mapping[str, Sequence[int]]:
-        """Process ids by role."""
-        return {
-            "api": [child.pid for child in self.apis],
-            "worker": [child.pid for child in self.workers],
-            "redis": [self.stores.redis.child.pid],
-            "postgres": [self.stores.postgres.child.pid],
-        }
-
-    def usage(self) -> Usage:
-        """CPU seconds so far."""
-        return processes.read(self.roles)
-
-    def rest_workers(self, *, on: bool) -> None:
-        """Stop the workers in their tracks, or let them go on."""
-        for child in self.workers:
-            os.kill(child.pid, signal.SIGSTOP if on else signal.SIGCONT)
-
-    def _start(self, folder: Path) -> None:
-        for number in range(1, self.size.apis + 1):
+    def start(self, folder: Path, size: Size) -> None:
+        """Start them all."""
+        for number in range(1, size.apis + 1):
             port = SharedPort("127.0.0.1", 0)
             self.ports.append(port)
             own = dataclasses.replace(self.settings, port=port.port, reuse_port=True)
             self.apis.append(starter(f"api-{number}", ["serve"], own, folder / "pids")())
-        for number in range(1, self.size.workers + 1):
+        for number in range(1, size.workers + 1):
             self.workers.append(starter(f"worker-{number}", ["work"], self.settings, folder / "pids")())
 
-    def _stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.rest_workers(on=False)
+    async def until_ready(self) -> None:
+        """Wait until every API process answers. Raises TimeoutError."""
+        async with asyncio.timeout(_READY_S_MAX):
+            for port in self.ports:
+                while not await asyncio.to_thread(port.is_ready):  # noqa: ASYNC110 - it is another process
+                    await asyncio.sleep(0.05)
+
+    def rest_workers(self, *, on: bool) -> None:
+        """Stop the workers in their tracks, or let them go on."""
+        for child in self.workers:
+            child.send(signal.SIGSTOP if on else signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop them all."""
+        self.rest_workers(on=False)
         every = [*self.apis, *self.workers]
         for child in every:
             child.request_stop()
@@ -103,26 +76,48 @@ class Installation:
             port.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is running, who sends the usage, and this process's own services on the same stores to look behind the counter."""
+
+    running: Running
+    account: Account
+    services: Services
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Where the API processes listen."""
+        return [(port.host, port.port) for port in self.running.ports]
+
+    @property
+    def redis_pid(self) -> int:
+        """The Redis server's process id."""
+        return self.running.stores.redis.child.pid
+
+    @property
+    def postgres_pid(self) -> int:
+        """The Postgres server's process id; its backends are children of it."""
+        return self.running.stores.postgres.child.pid
+
+    def usage(self) -> Usage:
+        """CPU seconds so far, by role."""
+        apis, workers = ([child.pid for child in children] for children in (self.running.apis, self.running.workers))
+        return processes.read({"api": apis, "worker": workers, "redis": [self.redis_pid], "postgres": [self.postgres_pid]})
+
+
 @contextlib.asynccontextmanager
 async def installed(folder: Path, size: Size) -> AsyncGenerator[Installation]:
     """An installation with an account; it ends with the block. Children die with the thread that starts them: this one."""
+    folder.chmod(0o711)  # noqa: ASYNC240 - before anything runs that could wait for it
     with Stores(folder / "data") as stores:
         await migrate.migrate(stores.postgres.url)
         settings = Settings(postgres_url=stores.postgres.url, redis_url=stores.redis.url, log_level="warning", catalog_url="")
-        made = Installation(size, stores, settings)
+        running = Running(stores, settings)
         try:
-            made._start(folder)  # noqa: SLF001 - the only maker
-            await _until_ready(made)
+            running.start(folder, size)
+            await running.until_ready()
             async with app.services(settings, name="benchmark") as services:
-                made._services = services  # noqa: SLF001
-                made._account = await account.make(services.database, made.ports[0].url, size.customers)  # noqa: SLF001
-                yield made
+                made = await account.make(services.database, running.ports[0].url, size.customers)
+                yield Installation(running, made, services)
         finally:
-            made._stop()  # noqa: SLF001
-
-
-async def _until_ready(made: Installation) -> None:
-    async with asyncio.timeout(_READY_S_MAX):
-        for port in made.ports:
-            while not await asyncio.to_thread(port.is_ready):  # noqa: ASYNC110 - it is another process
-                await asyncio.sleep(0.05)
+            running.stop()

@@ -15,7 +15,9 @@ _POSTGRES = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers"
 
 def describe() -> Mapping[str, object]:
     """The machine, and how busy it is already: figures of a busy machine are too low."""
-    cpu = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cpu = [
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
     memory_kb = Path("/proc/meminfo").read_text().split()[1]
     return {
         "cpu": cpu[0] if cpu else platform.machine(),

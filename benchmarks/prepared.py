@@ -36,7 +36,8 @@ class Ready:
         now_ms = clock.to_ms(services.clock())
         book, terms = services.book, self.terms
         return [
-            [price_event.price(event, terms[event.customer_id], book, _arrival(event, now_ms)) for event in batch] for batch in batches
+            [price_event.price(event, terms[event.customer_id], book, _arrival(event, now_ms)) for event in batch]
+            for batch in batches
         ]
 
 
@@ -50,16 +51,9 @@ async def ready(installation: Installation, workload: str, events: int) -> Ready
     return Ready(bodies, {customer: terms for customer, terms in zip(spec.customers, loaded, strict=True) if terms is not None})
 
 
-def calls(priced: Sequence[Sequence[PricedEvent]]) -> list[dict[int, list[Charge]]]:
-    """What goes to the till in each call, by partition."""
-    charges = [one.charge for batch in priced for one in batch]
-    made: list[dict[int, list[Charge]]] = []
-    for start in range(0, len(charges), A_CALL):
-        by_partition: dict[int, list[Charge]] = {}
-        for charge in charges[start : start + A_CALL]:
-            by_partition.setdefault(charge.partition, []).append(charge)
-        made.append(by_partition)
-    return made
+def charges(priced: Sequence[Sequence[PricedEvent]]) -> list[Charge]:
+    """What goes to the till."""
+    return [one.charge for batch in priced for one in batch]
 
 
 def _arrival(event: Event, now_ms: int) -> Arrival:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -57,7 +58,9 @@ SELECT model, date_trunc('day', occurred_at, 'UTC') AS day, count(*) AS events, 
 FROM usage_events WHERE tenant_id = $1 AND customer_id = $2 AND occurred_at >= $3 AND occurred_at < $4
 GROUP BY 1, 2 ORDER BY 1, 2
 """
-_PRICES = "SELECT DISTINCT ON (model_id) model_id, id FROM ai_model_prices WHERE model_id = ANY ($1::text[]) ORDER BY model_id, id DESC"
+_PRICES = (
+    "SELECT DISTINCT ON (model_id) model_id, id FROM ai_model_prices WHERE model_id = ANY ($1::text[]) ORDER BY model_id, id DESC"
+)
 
 
 class ReportRun(msgspec.Struct, frozen=True):
@@ -85,7 +88,7 @@ async def measure(installation: Installation, events: int) -> ReportRun:
         runs = [await _ask(connection, _REPORT, asked) for _ in range(_REPEATS)]
         from_events_ms, expected = await _ask(connection, _REPORT_OF_EVENTS, asked)
     times, rows = [run[0] for run in runs], runs[-1][1]
-    return ReportRun(events, sum(int(row[2]) for row in rows), len(rows), median(times), max(times), from_events_ms, rows == expected)
+    return ReportRun(events, _events(rows), len(rows), median(times), max(times), from_events_ms, rows == expected)
 
 
 async def _fill(connection: Connection, tenant: Tenant, starts_at: object, events: int) -> None:
@@ -95,6 +98,10 @@ async def _fill(connection: Connection, tenant: Tenant, starts_at: object, event
     filling = (tenant.id, _FIRST_CUSTOMER, _CUSTOMERS, starts_at, _DAYS, now, prices, models, events)
     await connection.execute(_EVENTS, *filling, timeout=1800.0)
     await connection.execute(_HOURS, _FIRST_CUSTOMER, timeout=1800.0)
+
+
+def _events(rows: Sequence[Sequence[Any]]) -> int:
+    return sum(int(row[2]) for row in rows)
 
 
 async def _ask(connection: Connection, query: str, asked: Sequence[object]) -> tuple[float, list[tuple[object, ...]]]:

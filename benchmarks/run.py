@@ -67,7 +67,6 @@ async def run(plan: Plan, size: Size, only: Sequence[str]) -> Found:
 
 async def _measure(found: Found, plan: Plan, size: Size, names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="tallybook-benchmark-") as folder:
-        Path(folder).chmod(0o711)
         tell(f"starting an installation for {', '.join(names)}")
         async with installed(Path(folder), size) as installation:
             found.about["durability"] = await machine.durability(installation.services)
@@ -76,7 +75,7 @@ async def _measure(found: Found, plan: Plan, size: Size, names: Sequence[str]) -
                 tell(name)
                 await _MEASURES[name](_Measuring(found, plan, installation, acknowledged, name))
             tell(f"comparing {acknowledged.events} acknowledged events with the book")
-            rss_mb = max(processes.rss_mb(child.pid) for child in installation.apis)
+            rss_mb = max(processes.rss_mb(child.pid) for child in installation.running.apis)
             found.more["api_rss_mb"] = max(found.more.get("api_rss_mb", 0.0), rss_mb)
             found.void += await book.judge(installation.services, installation.account.tenant, acknowledged)
             if "reports" in names:
@@ -108,21 +107,26 @@ class _Measuring:
         """The bare HTTP ceiling of this workload."""
         tell(f"{self.name}: bare HTTP")
         runs = [
-            await workloads.bare(self.installation, self.name, self.acknowledged, self.plan.bare_s) for _ in range(self.plan.repeats)
+            await workloads.bare(self.installation, self.name, self.acknowledged, self.plan.bare_s)
+            for _ in range(self.plan.repeats)
         ]
         return median(runs)
 
     async def _memory(self, load: Loaded) -> None:
         """Bytes of Redis for each event in the log and each remembered identity, while nothing is trimmed."""
-        self.installation.rest_workers(on=True)
+        self.installation.running.rest_workers(on=True)
         try:
             empty = await stores.bytes_of_log(self.installation)
             outcome = await load.run(1.0)
             logged = await stores.bytes_of_log(self.installation) - empty
         finally:
-            self.installation.rest_workers(on=False)
+            self.installation.running.rest_workers(on=False)
         size, count = await stores.bytes_of_ids(self.installation)
-        self.found.more |= {"redis_bytes_per_event": logged / outcome.accepted, "redis_bytes_per_id": size / count, "redis_ids": count}
+        self.found.more |= {
+            "redis_bytes_per_event": logged / outcome.accepted,
+            "redis_bytes_per_id": size / count,
+            "redis_ids": count,
+        }
 
 
 def median(runs: Sequence[Phase]) -> Phase:

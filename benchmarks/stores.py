@@ -1,30 +1,30 @@
 """The ceilings of the stores, without anything of the service around them: the bare script on the same Redis, a bare COPY.
 
-Both work beside the installation's own data: the script on partitions named `{x…}` that nobody else reads, the COPY into a table
-of its own with the columns and indexes of `usage_events`. What they leave is removed.
+Both work beside the installation's own data: the script on partitions beyond its own, which nobody reads, the COPY into a table of its
+own with the columns and indexes of `usage_events`. What they leave is removed.
 """
 
 import io
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, cast
+
+import msgspec
 
 from benchmarks import prepared
 from benchmarks.installation import Installation
 from benchmarks.processes import cpu_s
-from tallybook.charge import commands
-from tallybook.charge.commands import Charge
+from tallybook.charge.commands import Charge, Receipt
+from tallybook.charge.till import Till, TillSettings
 from tallybook.core import clock, partitions
-from tallybook.rollup import aggregate
+from tallybook.rollup import aggregate, log_reader
 from tallybook.rollup.aggregate import EVENT_COLUMNS
 from tallybook.rollup.model import RawEntry
 from tallybook.storage import postgres
-from tallybook.storage.redis import Redis
+from tallybook.storage.redis import Redis, Word
 
-_SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
 _IN_FLIGHT = 2
 
 
@@ -38,62 +38,100 @@ class StoreRun:
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun(StoreRun):
-    """What the script did, with its replies call by call and the log it wrote."""
+    """What the script did. `client_us` is this process's CPU for calling it: packing, the driver, reading the replies."""
 
-    replies: Sequence[bytes]
+    client_us: float
+    receipts: Sequence[Receipt]
     entries: Sequence[RawEntry]
 
 
-async def run_script(installation: Installation, calls: Sequence[Mapping[int, Sequence[Charge]]], rounds: int) -> ScriptRun:
-    """Packed calls, one connection, two on their way at any time; each round on partitions of its own."""
-    client = installation.services.redis
-    epoch = await client.execute_command("HGET", f"{partitions.prefix(0)}:m", "epoch")
-    packed = [({p: commands.pack(charges) for p, charges in call.items()}) for call in calls]
-    events = sum(len(charges) for call in calls for charges in call.values())
-    sha = await client.execute_command("SCRIPT", "LOAD", _SCRIPT)
-    replies: list[bytes] = []
-    seconds = cpu = 0.0
-    for number in range(rounds):
-        await _give_epoch(client, epoch, number, installation.settings.partitions)
-        words = [_words(sha, epoch, number, call) for call in packed]
-        before, started = cpu_s(installation.stores.redis.child.pid), time.perf_counter()
-        for start in range(0, len(words), _IN_FLIGHT):
-            replies += await client.pipeline(*words[start : start + _IN_FLIGHT], atomic=False)
-        seconds += time.perf_counter() - started
-        cpu += cpu_s(installation.stores.redis.child.pid) - before
-    entries = await _entries(client, installation.settings.partitions)
-    await _remove(client)
-    return ScriptRun(events * rounds / seconds, cpu / events / rounds * 1e6, replies[: len(calls)], entries)
+class _Recorder:
+    """A Redis client that remembers what it was asked."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self.calls: list[tuple[Word, ...]] = []
+
+    async def execute_command(self, *words: Word) -> object:
+        """Remember and send."""
+        self.calls.append(words)
+        return await self._client.execute_command(*words)
 
 
-def _prefix(number: int, partition: int) -> str:
-    return f"{{x{number}p{partition:02d}}}"
+async def run_script(installation: Installation, charges: Sequence[Charge], rounds: int) -> ScriptRun:
+    """The calls that the till makes for these charges, made once by it and then sent again bare, each round on other partitions.
+
+    Two calls are on their way at any time, over one connection.
+    """
+    client, count = installation.services.redis, installation.services.settings.partitions
+    meta = await client.execute_command("HGETALL", f"{partitions.prefix(0)}:m")
+    scratch = [partitions.prefix(number) for number in range(count, count * (rounds + 2))]
+    await client.pipeline(*[("HSET", f"{prefix}:m", *_without_sequence(meta)) for prefix in scratch], atomic=False)
+    try:
+        recorder = _Recorder(client)
+        started = time.process_time()
+        receipts = await _charge(installation, cast("Redis", recorder), charges, rounds)
+        client_us = (time.process_time() - started) / len(charges) * 1e6
+        entries = await _entries(client, count)
+        seconds = cpu = 0.0
+        for number in range(1, rounds + 1):
+            words = [_moved(call, number * count) for call in recorder.calls]
+            before, started = cpu_s(installation.redis_pid), time.perf_counter()
+            for start in range(0, len(words), _IN_FLIGHT):
+                await client.pipeline(*words[start : start + _IN_FLIGHT], atomic=False)
+            seconds += time.perf_counter() - started
+            cpu += cpu_s(installation.redis_pid) - before
+    finally:
+        await _remove(client, set(scratch))
+    done = len(charges) * rounds
+    return ScriptRun(done / seconds, cpu / done * 1e6, client_us, receipts, entries)
 
 
-def _words(sha: bytes, epoch: bytes, number: int, call: Mapping[int, bytes]) -> tuple[Any, ...]:
-    return ("EVALSHA", sha, len(call), *(_prefix(number, partition) for partition in call), epoch, 259_200, *call.values())
+def _without_sequence(meta: Sequence[bytes]) -> list[bytes]:
+    """What a partition says of itself, for one that has no log yet."""
+    fields = zip(meta[::2], meta[1::2], strict=True)
+    return [word for name, value in fields if name != b"seq" for word in (name, value)]
 
 
-async def _give_epoch(client: Redis, epoch: bytes, number: int, count: int) -> None:
-    own = [("HSET", f"{_prefix(number, partition)}:m", "epoch", epoch) for partition in range(count)]
-    await client.pipeline(*own, atomic=False)
+async def _charge(installation: Installation, client: Redis, charges: Sequence[Charge], rounds: int) -> list[Receipt]:
+    """Through a till that works on the first partitions beyond the installation's own."""
+    count, hot_window_s = installation.services.settings.partitions, installation.services.settings.hot_window_h * 3600
+    epoch = await installation.services.redis.execute_command("HGET", f"{partitions.prefix(0)}:m", "epoch")
+    till = Till(client, TillSettings(epoch.decode(), count * (rounds + 2), hot_window_s))
+    moved = [msgspec.structs.replace(charge, partition=charge.partition + count) for charge in charges]
+    receipts: list[Receipt] = []
+    for start in range(0, len(moved), prepared.A_CALL):
+        receipts += await till.charge(moved[start : start + prepared.A_CALL])
+    return receipts
+
+
+_KEYS_AT = 2
+"""Where a call of a script says how many keys follow."""
+
+
+def _moved(call: Sequence[Word], by: int) -> tuple[Word, ...]:
+    """The same call for other partitions."""
+    start, count = _KEYS_AT + 1, int(call[_KEYS_AT])
+    keys = [partitions.prefix(int(str(key).strip("{p}")) + by) for key in call[start : start + count]]
+    return (*call[:start], *keys, *call[start + count :])
 
 
 async def _entries(client: Redis, count: int) -> list[RawEntry]:
-    """The log of the first round."""
+    """The log of the partitions that the till has worked on."""
     found: list[RawEntry] = []
-    for partition in range(count):
-        for name, fields in await client.execute_command("XRANGE", f"{_prefix(0, partition)}:log", "-", "+"):
+    for partition in range(count, 2 * count):
+        for name, fields in await client.execute_command("XRANGE", log_reader.key(partition), "-", "+"):
             found.append(RawEntry(partition, int(name.partition(b"-")[0]), fields[1]))
     return found
 
 
-async def _remove(client: Redis) -> None:
+async def _remove(client: Redis, prefixes: Collection[str]) -> None:
     cursor = b"0"
     while True:
-        cursor, keys = await client.execute_command("SCAN", cursor, "MATCH", "{x*p*}:*", "COUNT", 5000)
-        if keys:
-            await client.execute_command("UNLINK", *keys)
+        cursor, keys = await client.execute_command("SCAN", cursor, "MATCH", "{p*}:*", "COUNT", 5000)
+        mine = [key for key in keys if key.decode().partition(":")[0] in prefixes]
+        if mine:
+            await client.execute_command("UNLINK", *mine)
         if cursor == b"0":
             return
 
@@ -111,7 +149,7 @@ async def scratch_table(installation: Installation) -> AsyncGenerator[str]:
 
 async def run_copy(installation: Installation, csv: bytes, events: int, rounds: int) -> StoreRun:
     """COPY of the rows that the rollup made of these events, one transaction a round."""
-    pid, seconds = installation.stores.postgres.child.pid, 0.0
+    pid, seconds = installation.postgres_pid, 0.0
     async with scratch_table(installation) as table:
         before = cpu_s(pid)
         for _ in range(rounds):
@@ -130,7 +168,10 @@ async def one_copy(installation: Installation, entries: Sequence[RawEntry], roun
 
 async def bytes_of_log(installation: Installation) -> int:
     """Memory of the installation's logs."""
-    keys = [("MEMORY", "USAGE", f"{partitions.prefix(number)}:log", "SAMPLES", 0) for number in range(installation.settings.partitions)]
+    keys = [
+        ("MEMORY", "USAGE", f"{partitions.prefix(number)}:log", "SAMPLES", 0)
+        for number in range(installation.services.settings.partitions)
+    ]
     return sum(size or 0 for size in await installation.services.redis.pipeline(*keys, atomic=False))
 
 
@@ -149,4 +190,4 @@ async def bytes_of_ids(installation: Installation) -> tuple[int, int]:
 async def one_script(installation: Installation, workload: str, events: int, rounds: int) -> ScriptRun:
     """`run_script` for fresh events of a batch workload."""
     ready = await prepared.ready(installation, workload, events)
-    return await run_script(installation, prepared.calls(ready.price(installation.services, ready.parse())), rounds)
+    return await run_script(installation, prepared.charges(ready.price(installation.services, ready.parse())), rounds)

@@ -75,7 +75,10 @@ def templates(spec: Spec) -> list[Template]:
 
 def _uniform_batches(spec: Spec, dice: random.Random) -> list[Template]:
     """W2: 100 AI events a request, customers in turn, so that all of them get the same."""
-    return [_batch([_ai_event(spec, dice, spec.customers[(100 * i + k) % len(spec.customers)], k) for k in range(100)]) for i in range(128)]
+    return [
+        _batch([_ai_event(spec, dice, spec.customers[(100 * i + k) % len(spec.customers)], k) for k in range(100)])
+        for i in range(128)
+    ]
 
 
 def _hot_customer(spec: Spec, dice: random.Random) -> list[Template]:

@@ -79,13 +79,13 @@ async def loaded(installation: Installation, workload: str, run: str, acknowledg
 async def acknowledge(load: Loaded, seconds: float) -> Phase:
     """Load with the workers stopped in their tracks; they catch up afterwards."""
     installation = load.installation
-    installation.rest_workers(on=True)
+    installation.running.rest_workers(on=True)
     try:
         before = installation.usage()
         outcome = await load.run(seconds)
         used = installation.usage().since(before)
     finally:
-        installation.rest_workers(on=False)
+        installation.running.rest_workers(on=False)
     return _phase(outcome, used, outcome.seconds, level_s=await book.until_level(installation.services))
 
 
@@ -139,7 +139,7 @@ async def bare(installation: Installation, workload: str, acknowledged: Acknowle
     with tempfile.TemporaryDirectory(prefix="tallybook-bare-") as name:
         sample = Path(name) / "answer.json"
         sample.write_bytes(await _sample(installation, workload, acknowledged))
-        ports = [SharedPort("127.0.0.1", 0) for _ in installation.apis]
+        ports = [SharedPort("127.0.0.1", 0) for _ in installation.running.apis]
         servers = [Child(_bare_server(Path(name), number, port.port, sample)) for number, port in enumerate(ports)]
         try:
             await asyncio.gather(*(_until_open(port) for port in ports))
@@ -167,7 +167,7 @@ async def _sample(installation: Installation, workload: str, acknowledged: Ackno
     """What Tallybook answers to a first request of a workload."""
     spec = traffic.Spec(workload, f"sample-{workload}", installation.account.customers)
     template = traffic.templates(spec)[0]
-    url = f"{installation.ports[0].url}/api/v1{template.path}"
+    url = f"{installation.running.ports[0].url}/api/v1{template.path}"
     headers = {"x-api-key": installation.account.key, "commet-version": "2026-08-27", "content-type": "application/json"}
     async with (
         aiohttp.ClientSession(raise_for_status=True) as http,

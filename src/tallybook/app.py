@@ -15,7 +15,7 @@ from tallybook.core.clock import real_clock
 from tallybook.entrypoints import logs, metrics
 from tallybook.entrypoints.http import server
 from tallybook.entrypoints.workers import books, catalog, delivery, periods, rollup, upkeep
-from tallybook.flows import price_changes
+from tallybook.flows import claim, price_changes
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.rollup import store as rollup_store
@@ -42,7 +42,7 @@ async def services(settings: Settings, *, name: str) -> AsyncGenerator[Services]
     try:
         await redis.assert_durable(client, accept_unreadable=settings.redis_config_vouched)
         made = await _installation(database, settings)
-        till = Till(client, _till_settings(settings, made), metrics.observe_till_call)
+        till = Till(client, _till_settings(settings, made), metrics.observe_till_call, claim.asker(database, made.partitions))
         await _open_till(database, till, made)
         async with database.acquire() as connection:
             book = await ai_models.load_book(connection)
@@ -72,21 +72,12 @@ def _till_settings(settings: Settings, made: Installation) -> TillSettings:
 
 
 async def _open_till(database: Pool, till: Till, made: Installation) -> None:
-    """Give a new till its epoch, once. A till that has it but is behind the book is an old copy."""
+    """Give a new till its epoch, once; from then on it must have it, and not be behind the book."""
     if not made.till_made:
         await till.initialize()
         async with database.acquire() as connection:
             await tenancy.note_till_made(connection)
-        return
-    await till.check_epoch()
-    booked = await rollup_store.offsets(database, range(made.partitions))
-    behind = [partition for partition, sequence in enumerate(await till.sequences()) if sequence < booked[partition]]
-    if behind:
-        raise errors.Unavailable(
-            "till_unknown",
-            f"Redis is older than the book in partitions {behind}: it was restored from a copy or lost its last writes. "
-            "Usage is refused until `tallybook rebuild` has run.",
-        )
+    await till.check()
 
 
 def run_api(settings: Settings) -> None:
@@ -126,6 +117,7 @@ def _rollup(built: Services) -> rollup.Rollup:
         built.settings.postgres_url,
         built.settings.partitions,
         built.clock,
+        lambda: built.till.epoch,
         observe=lambda result: metrics.ROLLUP_LAG_SECONDS.set(result.lag_ms / 1000),
         observe_gap=lambda _gap: metrics.LOG_GAPS.inc(),
     )

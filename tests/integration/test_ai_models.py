@@ -24,6 +24,8 @@ from tallybook.tenancy import actions as tenancy
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
+IN_FORCE = LATER + actions.LEAD
+"""When a price that was published at LATER comes into force."""
 _TABLES = "ai_model_changes, ai_model_syncs, ai_model_prices, ai_models, ai_model_aliases, ai_price_overrides"
 PRICES = {"lab/a": "0.000001", "lab/b": "0.000002", "lab/c": "0.000003"}
 
@@ -131,9 +133,9 @@ async def test_late_events_keep_the_price_of_their_time(database: Pool, tmp_path
     await run_sync(database, tmp_path, PRICES)
     await run_sync(database, tmp_path, {**PRICES, "lab/a": "0.000005"}, LATER)
     book = await load_book(database)
-    just_before = LATER - timedelta(milliseconds=1)
-    moments = (NOW - timedelta(days=35), NOW, just_before, LATER, LATER + timedelta(days=9))
-    assert [input_pico(book, "lab/a", at) for at in moments] == [1_000_000] * 3 + [5_000_000] * 2
+    just_before = IN_FORCE - timedelta(milliseconds=1)
+    moments = (NOW - timedelta(days=35), NOW, LATER, just_before, IN_FORCE, IN_FORCE + timedelta(days=9))
+    assert [input_pico(book, "lab/a", at) for at in moments] == [1_000_000] * 4 + [5_000_000] * 2
 
 
 async def test_a_removed_model_still_prices_and_returns(database: Pool, tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ async def test_a_quarantined_row_keeps_its_price_and_costs_no_other(database: Po
     report = await run_sync(database, tmp_path, {**PRICES, "lab/a": "-1", "lab/b": "0.000004"}, LATER)
     assert [remark.model_id for remark in report.plan.quarantined] == ["lab/a"]
     book = await load_book(database)
-    assert [input_pico(book, each, LATER) for each in ("lab/a", "lab/b")] == [1_000_000, 4_000_000]
+    assert [input_pico(book, each, IN_FORCE) for each in ("lab/a", "lab/b")] == [1_000_000, 4_000_000]
     assert not book.resolve(0, "lab/a").entry.tombstoned
     async with database.acquire() as connection:
         last, *_ = await actions.last_syncs(connection)
@@ -215,7 +217,7 @@ async def test_a_clock_that_went_back_still_appends(database: Pool, tmp_path: Pa
     await run_sync(database, tmp_path, PRICES, LATER)
     report = await run_sync(database, tmp_path, {**PRICES, "lab/a": "0.000005"}, NOW)
     assert report.status is SyncStatus.PUBLISHED
-    assert input_pico(await load_book(database), "lab/a", LATER + timedelta(seconds=1)) == 5_000_000
+    assert input_pico(await load_book(database), "lab/a", IN_FORCE + timedelta(seconds=1)) == 5_000_000
 
 
 async def test_changes_are_listed_with_both_prices(database: Pool, tmp_path: Path) -> None:
@@ -275,7 +277,8 @@ async def test_an_unknown_model_is_found_once_an_alias_is_added(database: Pool, 
     resolved = (await load_book(database)).resolve(tenant.id, "our-best")
     assert (resolved.model_id, resolved.matched_by) == ("lab/b", MatchedBy.ALIAS)
     async with postgres.transaction(database) as connection:
-        assert await actions.list_aliases(connection, tenant) == {"our-best": "lab/b"}
+        [only] = await actions.list_aliases(connection, tenant)
+        assert (only.alias, only.model_id) == ("our-best", "lab/b")
         await actions.remove_alias(connection, tenant, "our-best", NOW)
     with pytest.raises(NotFound):
         (await load_book(database)).resolve(tenant.id, "our-best")
@@ -307,7 +310,8 @@ async def test_an_override_survives_syncs_and_ends(database: Pool, tmp_path: Pat
             await actions.end_override(connection, tenant, made.id, LATER)
     entry = (await load_book(database)).resolve(tenant.id, "lab/a").entry
     assert entry.row_at(at - 1).id == made.id
-    assert entry.row_at(at).listed.standard[0].listed.input == 5_000_000
+    assert entry.row_at(at).listed.standard[0].listed.input == 1_000_000
+    assert entry.row_at(clock.to_ms(IN_FORCE)).listed.standard[0].listed.input == 5_000_000
 
 
 async def test_a_new_override_of_the_same_pattern_ends_the_one_before(database: Pool, tenant: Tenant) -> None:
@@ -351,3 +355,51 @@ async def test_price_ids_of_rows_and_overrides_never_collide(database: Pool, tmp
     await run_sync(database, tmp_path, {**PRICES, "lab/d": "0.000001"}, LATER)
     rows = {row["id"] for row in await database.fetch("SELECT id FROM ai_model_prices")}
     assert rows.isdisjoint(each.id for each in made)
+
+
+async def test_an_own_price_from_the_past_prices_late_events_and_ends_the_one_it_replaces(database: Pool, tenant: Tenant) -> None:
+    async with postgres.transaction(database) as connection:
+        await actions.set_override(connection, tenant, "acme/house", Price((Band(0, Listed(9, 9)),)), NOW, NOW)
+        since = NOW + timedelta(hours=1)
+        made = await actions.set_override(connection, tenant, "acme/house", Price((Band(0, Listed(2, 2)),)), LATER, since)
+        ended = await actions.end_override(connection, tenant, made.id, LATER, LATER + timedelta(hours=1))
+    assert ended.effective_to_ms == clock.to_ms(LATER + timedelta(hours=1))
+    entry = (await load_book(database)).resolve(tenant.id, "acme/house").entry
+    moments = (NOW, since, LATER)
+    assert [entry.row_at(clock.to_ms(at)).listed.standard[0].listed.input for at in moments] == [9, 2, 2]
+    with pytest.raises(NotFound, match="no token price"):
+        entry.row_at(clock.to_ms(LATER + timedelta(hours=1)))
+
+
+async def test_what_a_tenant_may_set_is_bounded(
+    database: Pool, tmp_path: Path, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_sync(database, tmp_path, PRICES)
+    monkeypatch.setattr(actions, "ALIASES_MAX", 1)
+    monkeypatch.setattr(actions, "OVERRIDES_MAX", 1)
+    async with postgres.transaction(database) as connection:
+        for model in ("lab/a", "lab/b"):
+            await actions.set_alias(connection, tenant, "word", model, NOW)
+        with pytest.raises(ValidationError):
+            await actions.set_alias(connection, tenant, "other", "lab/a", NOW)
+        await actions.set_override(connection, tenant, "lab/a", Price((Band(0, Listed(1, 1)),)), NOW)
+        with pytest.raises(ValidationError):
+            await actions.set_override(connection, tenant, "lab/b", Price((Band(0, Listed(1, 1)),)), NOW)
+
+
+async def test_of_workers_that_find_a_sync_due_at_once_one_syncs(database: Pool, tmp_path: Path) -> None:
+    source = write_list(tmp_path, PRICES)
+    reports = await asyncio.gather(*(sync.sync_if_due(database, source, NOW) for _ in range(4)))
+    assert [report.status for report in reports if report is not None] == [SyncStatus.PUBLISHED]
+    assert await count(database, "ai_model_syncs") == 1
+
+
+async def test_the_status_tells_the_last_attempt_and_the_last_good_one(database: Pool, tmp_path: Path) -> None:
+    await run_sync(database, tmp_path, PRICES)
+    await sync.note_failure(database, "somewhere", "it broke", LATER)
+    async with postgres.snapshot(database) as connection:
+        found = await actions.catalog_status(connection)
+    assert found.last is not None
+    assert (found.last.status, found.last.error) == (SyncStatus.FAILED, "it broke")
+    assert found.good is not None
+    assert (found.good.status, found.good.started_at) == (SyncStatus.PUBLISHED, NOW)

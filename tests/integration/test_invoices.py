@@ -14,16 +14,13 @@ from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
 from tests.support import api, billing, waiting
 from tests.support.api import Api
-from tests.support.billing import HandClock, Json, World, line
+from tests.support.billing import Json, World, line
 
 
 @pytest.fixture
 async def world(database: postgres.Pool, redis_client: Redis) -> AsyncGenerator[World]:
-    clock = HandClock(billing.at("2026-11-20T09:00:00"))
-    services = await billing.make_services(database, redis_client, clock)
-    account = await api.make_account(database)
-    async with billing.rolling(services), api.serving(services) as client:
-        yield World(services, account, Api(client, account.key), clock)
+    async with billing.world(database, redis_client) as made:
+        yield made
 
 
 async def test_an_invoice_shows_every_field_of_the_wire(world: World) -> None:

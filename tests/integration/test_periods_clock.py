@@ -13,16 +13,13 @@ from tallybook.storage.redis import Redis
 from tallybook.subscriptions import clock_store
 from tests.support import api, billing
 from tests.support.api import Api
-from tests.support.billing import HandClock, World
+from tests.support.billing import World
 
 
 @pytest.fixture
 async def world(database: postgres.Pool, redis_client: Redis) -> AsyncGenerator[World]:
-    clock = HandClock(billing.at("2026-11-20T09:00:00"))
-    services = await billing.make_services(database, redis_client, clock)
-    account = await api.make_account(database)
-    async with billing.rolling(services), api.serving(services) as client:
-        yield World(services, account, Api(client, account.key), clock)
+    async with billing.world(database, redis_client) as made:
+        yield made
 
 
 async def test_a_clock_that_was_never_turned_shows_the_real_time(world: World) -> None:

@@ -126,7 +126,7 @@ async def test_a_rollup_between_its_two_looks_at_the_book_changes_nothing(
         await book.roll_up()
         return await original(connection, customer_ids)
 
-    async def keep(_client: Redis, _committed: Iterable[tuple[int, int]]) -> None:
+    async def keep(_client: Redis, _committed: Iterable[tuple[int, int]], _epoch: str | None) -> None:
         return
 
     monkeypatch.setattr(log_reader, "trim", keep)
@@ -155,7 +155,7 @@ TAMPERED = {
     "an opening was lost": ("UPDATE pool_balances SET opening = 0 WHERE customer_id = 3", "pools = ledger: opening"),
     "a ledger row vanished": ("DELETE FROM pool_ledger WHERE kind = 'expiry'", "pools = ledger: expired"),
     "something unknown is in quarantine": (
-        "INSERT INTO quarantine (partition, seq, reason, payload) VALUES (0, 1, 'test', '\\x00')",
+        "INSERT INTO quarantine (partition, seq, reason, payload, booked) VALUES (0, 1, 'test', '\\x00', false)",
         "items in quarantine = those with a known effect",
     ),
     "an offset ran ahead": ("UPDATE log_offsets SET last_seq = last_seq + 1000", "book offsets beyond the till's sequence"),

@@ -119,8 +119,10 @@ async def test_a_commit_whose_answer_was_lost_is_not_written_twice(book: Book, m
     original = store.commit
     lost: list[int] = []
 
-    async def lose_the_answer(connection: Connection, passed: Sequence[Offset], effects: Effects, now: datetime) -> None:
-        await original(connection, passed, effects, now)
+    async def lose_the_answer(
+        connection: Connection, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None
+    ) -> None:
+        await original(connection, passed, effects, now, epoch)
         if not lost:
             lost.append(1)
             await connection.execute("COMMIT")

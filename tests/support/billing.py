@@ -103,6 +103,11 @@ class World:
         assert answer.status in (200, 409), answer
         await self.ask("POST", f"/plans/{plan}/features", {"featureId": code, **settings})
 
+    async def metered(self, interval: str = "monthly", price: int = 9900) -> None:
+        """The plan `pro`: 1000 calls included, a cent each beyond."""
+        await self.plan("pro", price, interval)
+        await self.feature("pro", "api_calls", includedAmount=1000, overage={"enabled": True, "unitPrice": 100})
+
     async def customer(self) -> str:
         """A new customer's own id."""
         reference = f"user_{next(_numbers)}"
@@ -184,3 +189,13 @@ async def make_services(database: postgres.Pool, client: Redis, clock: HandClock
     found = replace(services, clock=clock, settings=settings, terms=TermsCache(database, clock, api.PARTITIONS))
     await rollup_store.ensure_offsets(database, api.PARTITIONS)
     return found
+
+
+@contextlib.asynccontextmanager
+async def world(database: postgres.Pool, client: Redis) -> AsyncGenerator[World]:
+    """A new organization on a served API; its real clock shows 20 November 2026, 9 o'clock."""
+    clock = HandClock(at("2026-11-20T09:00:00"))
+    services = await make_services(database, client, clock)
+    account = await api.make_account(database)
+    async with rolling(services), api.serving(services) as caller:
+        yield World(services, account, Api(caller, account.key), clock)

@@ -5,7 +5,8 @@
 -- ARGV[2]    length of a dedupe generation in seconds (an identity is remembered for one to two generations)
 -- ARGV[2+i]  MessagePack: the commands for KEYS[i], each
 --            {kind, tenant, customer, tenant version, customer version, digest, fingerprint .. idempotency hash,
---             pool, opening, amount, blocks, spare pool, record}
+--             pool, opening, amount, blocks, spare pool, record, and for a void what goes back to the spare pool}
+-- ARGV[2+#KEYS+i]  the highest log sequence of KEYS[i] that the caller has been told of
 -- Returns MessagePack: for each partition {sequence or 0, accepted at in ms, {status, a, b, c}, …}.
 --
 -- Amounts are text from end to end. Lua numbers are doubles: they may only be asked for their sign (or compared to the bound
@@ -13,7 +14,7 @@
 
 if redis.replicate_commands then redis.replicate_commands() end
 
-local USAGE, ADJUSTMENT, SET, EXPIRY, TICK = 0, 1, 2, 3, 4
+local USAGE, ADJUSTMENT, SET, EXPIRY, TICK, VOID = 0, 1, 2, 3, 4, 5
 local ACCEPTED, DUPLICATE, CONFLICT, REFUSED, STALE, LIMIT, FROZEN = 0, 1, 2, 3, 4, 5, 6
 local POOL_BOUND = 4e18
 local GENERATIONS_KEPT = 1
@@ -140,6 +141,16 @@ apply[SET] = function(customer_key, pool, left, amount, blocks)
     return ACCEPTED, left
 end
 
+-- Both parts go back to where they came from, or neither does.
+apply[VOID] = function(customer_key, pool, left, amount, blocks, spare, for_spare)
+    local after, spare_after = call('HINCRBY', customer_key, pool, amount), 0
+    if spare ~= '' then spare_after = call('HINCRBY', customer_key, spare, for_spare) end
+    if after <= POOL_BOUND and spare_after <= POOL_BOUND then return ACCEPTED, negated(for_spare) end
+    call('HSET', customer_key, pool, left)
+    if spare ~= '' then call('HINCRBY', customer_key, spare, negated(for_spare)) end
+    return LIMIT, ''
+end
+
 apply[EXPIRY] = function(customer_key, pool, left)
     call('HDEL', customer_key, pool, pool .. '.o')
     return ACCEPTED, left
@@ -155,8 +166,8 @@ local function log_remembered(partition, record, outcome, left, spare_left)
 end
 
 local function handle(partition, command)
-    local kind, tenant, customer, tenant_version, customer_version, digest, head, pool, opening, amount, blocks, spare, record =
-        unpack(command)
+    local kind, tenant, customer, tenant_version, customer_version, digest, head, pool, opening, amount, blocks, spare, record,
+        for_spare = unpack(command)
     if kind == TICK then
         log(partition, record, '')
         return {ACCEPTED}
@@ -175,10 +186,10 @@ local function handle(partition, command)
             local status = string.sub(seen, 1, 8) == string.sub(head, 1, 8) and DUPLICATE or CONFLICT
             return {status, seen}
         end
-        if state[2] then return {FROZEN} end
+        if state[2] then return {FROZEN, state[2]} end
         left = open_pool(partition, customer_key, tenant, customer, pool, left or '0', opened or nil, opening)
     end
-    local status, outcome = apply[kind](customer_key, pool, left, amount, blocks == 1, spare)
+    local status, outcome = apply[kind](customer_key, pool, left, amount, blocks == 1, spare, for_spare)
     local left_now = call('HGET', customer_key, pool) or '0'
     local spare_left = spare ~= '' and call('HGET', customer_key, spare) or '0'
     if status == ACCEPTED then
@@ -205,11 +216,21 @@ local epoch, generation_s = ARGV[1], tonumber(ARGV[2])
 local clock = call('TIME')
 local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
+-- The run of the server that this is; it changes with every start. A server that does not tell counts as never restarted.
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
+
 local partitions = {}
 for i, prefix in ipairs(KEYS) do
-    local meta = call('HMGET', prefix .. ':m', 'epoch', 'generation', 'now_ms')
+    local meta = call('HMGET', prefix .. ':m', 'epoch', 'generation', 'now_ms', 'run', 'seq', 'closed')
     if meta[1] ~= epoch then
         return redis.error_reply('EPOCH partition ' .. prefix .. ' holds ' .. (meta[1] or 'no epoch') .. ', expected ' .. epoch)
+    end
+    if meta[6] then return redis.error_reply('CLOSED ' .. meta[6]) end
+    if meta[4] ~= run then return redis.error_reply('RESTARTED since the till was compared with the book') end
+    local told = ARGV[2 + #KEYS + i] or '0'
+    if tonumber(meta[5] or '0') < tonumber(told) then
+        return redis.error_reply('BEHIND partition ' .. prefix .. ' is at ' .. (meta[5] or '0') .. ' and has acknowledged ' .. told)
     end
     -- Neither time nor generation goes back, whatever the machine's clock does.
     local now = math.max(now_ms, tonumber(meta[3] or '0'))

@@ -18,6 +18,7 @@ FINGERPRINT_BYTES = usage_log.PAYLOAD_BYTES
 IDEMPOTENCY_BYTES = usage_log.IDEMPOTENCY_BYTES
 _HEAD_BYTES = FINGERPRINT_BYTES + IDEMPOTENCY_BYTES
 _TIME_BYTES = 6
+_NO_KEY = bytes(IDEMPOTENCY_BYTES)
 
 
 class Outcome(IntEnum):
@@ -42,7 +43,8 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     """One command to the till: a usage event, or a change of a pool.
 
     `amount` is signed, in 1e-9 of the pool's unit: what is added to the pool, so usage is negative. `opening` is what the terms grant
-    the pool. `blocks`: the pool may not be left below zero. `spare_pool` pays what `pool` can't, or is "".
+    the pool. `blocks`: the pool may not be left below zero. `spare_pool` pays what `pool` can't, or is ""; a void gives `for_spare` back
+    to it.
     """
 
     partition: int
@@ -53,14 +55,15 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     spare_pool: str = ""
     tenant_version: int = 0
     customer_version: int = 0
+    for_spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The till's answer to one command. Amounts are 1e-9 of the pool's unit.
 
-    `found` is what the script met while applying it: for usage the part that the spare pool paid, for SET and EXPIRY what was left
-    before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it came with the
+    `found` is what the script met while applying it: for usage the part that the spare pool paid (a void: got, negative), for SET and
+    EXPIRY what was left before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it came with the
     same idempotency key.
     """
 
@@ -71,6 +74,8 @@ class Receipt:
     found: int = 0
     accepted_at_ms: int = 0
     same_request: bool = False
+    reason: str = ""
+    """Why a customer is frozen; it names the pool."""
 
 
 def pack(charges: Sequence[Charge]) -> bytes:
@@ -80,7 +85,7 @@ def pack(charges: Sequence[Charge]) -> bytes:
 
 def _arguments(charge: Charge) -> tuple[object, ...]:
     record = charge.record
-    return (
+    arguments = (
         record.kind,
         str(record.tenant_id),
         str(record.customer_id),
@@ -95,6 +100,7 @@ def _arguments(charge: Charge) -> tuple[object, ...]:
         charge.spare_pool,
         usage_log.encode_record(record),
     )
+    return (*arguments, str(charge.for_spare)) if record.kind == usage_log.Kind.VOID else arguments
 
 
 def unpack(reply: bytes) -> list[list[object]]:
@@ -107,6 +113,8 @@ def receipt(charge: Charge, result: Sequence[object], accepted_at_ms: int) -> Re
     outcome = Outcome(_integer(result[0]))
     if outcome in (Outcome.DUPLICATE, Outcome.CONFLICT):
         return _original(outcome, charge, _raw(result[1]))
+    if outcome is Outcome.FROZEN:
+        return Receipt(outcome, charge.amount, reason=_raw(result[1]).decode())
     if len(result) == 1:
         return Receipt(outcome, charge.amount)
     left, spare_left, found = (_amount(_raw(text)) for text in result[1:])
@@ -122,13 +130,18 @@ def _original(outcome: Outcome, charge: Charge, remembered: bytes) -> Receipt:
 
 def fingerprint(content: str) -> bytes:
     """A record's fingerprint from a text that says all about its payload, without an idempotency key."""
-    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest() + bytes(IDEMPOTENCY_BYTES)
+    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest() + _NO_KEY
+
+
+def idempotency_hash(key: str | None) -> bytes:
+    """What of a request's Idempotency-Key is kept with an identity; zeros without one."""
+    return _NO_KEY if key is None else hashlib.blake2b(key.encode(), digest_size=IDEMPOTENCY_BYTES).digest()
 
 
 def is_same_request(remembered: bytes, now: bytes) -> bool:
     """Whether two fingerprints came with the same idempotency key. Either may be followed by something else."""
     key = slice(FINGERPRINT_BYTES, _HEAD_BYTES)
-    return remembered[key] == now[key] != bytes(IDEMPOTENCY_BYTES)
+    return remembered[key] == now[key] != _NO_KEY
 
 
 def _amount(text: bytes) -> int:

@@ -3,15 +3,16 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import cast
 
-from tallybook.charge import commands
+from tallybook.charge import commands, fence
 from tallybook.charge.commands import Charge, Outcome, Receipt
+from tallybook.charge.fence import AskBook, Claim, Fence
 from tallybook.charge.lane import Lane, LaneLimits
-from tallybook.core import errors, partitions, usage_log
+from tallybook.core import partitions, usage_log
 from tallybook.storage import redis
 
 _SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
@@ -43,6 +44,14 @@ class CustomerView:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What Redis uses and may use, in bytes; `most` 0: nobody said how much it may."""
+
+    used: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class TillSettings:
     """What identifies the till of this installation, and how long it remembers identities (1 to 2 times the hot window)."""
 
@@ -55,10 +64,18 @@ class TillSettings:
 class Till:
     """The till of one installation, seen from one process."""
 
-    def __init__(self, client: redis.Redis, settings: TillSettings, observe: ObserveCall = lambda _count, _seconds: None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: TillSettings,
+        observe: ObserveCall = lambda _count, _seconds: None,
+        ask_book: AskBook | None = None,
+    ) -> None:
+        """Without `ask_book` the till is only compared with what this process was told itself."""
         self._redis = client
         self._settings = settings
         self._observe = observe
+        self._fence = Fence(client, Claim(settings.epoch, [0] * settings.partitions), ask_book)
         self._lane = Lane(self._send, settings.lane)
 
     @property
@@ -74,6 +91,11 @@ class Till:
         """
         return await self._lane.charge(charges)
 
+    @property
+    def epoch(self) -> str:
+        """The epoch that the till must have; another one after it was made anew."""
+        return self._fence.epoch
+
     async def tick(self, partition: int) -> int:
         """Append an entry that changes nothing. Returns its sequence: what was accepted before has a lower one."""
         record = usage_log.Record(usage_log.Kind.TICK, 0, 0, b"", "", 0)
@@ -85,50 +107,57 @@ class Till:
     async def bump_terms(self, tenant_id: int, customer_id: int | None, version: int) -> None:
         """Tell the till that older terms are stale, for one customer or (None) for all of a tenant. Never lowers a version."""
         if customer_id is None:
-            await asyncio.gather(
-                *(
-                    self._raise_version(f"{partitions.prefix(partition)}:t", str(tenant_id), version)
-                    for partition in range(self._settings.partitions)
-                )
-            )
-            return
-        await self._raise_version(self._customer_key(tenant_id, customer_id), "v", version)
+            prefixes = [partitions.prefix(partition) for partition in range(self._settings.partitions)]
+            await self._write("raise", prefixes, "t", str(tenant_id), version)
+        else:
+            await self._write("raise", [self._prefix(tenant_id, customer_id)], f"c:{customer_id}", "v", version)
 
     async def read(self, tenant_id: int, customer_id: int) -> CustomerView:
-        """What is left in each of a customer's pools now."""
+        """What is left in each of a customer's pools now. Raises Unavailable when this is not the till, and RedisError."""
+        self._fence.check()
+        view = await self._read(tenant_id, customer_id)
+        if view is None:
+            await self._fence.admit()
+            view = await self._read(tenant_id, customer_id)
+        if view is None:
+            raise fence.unknown_till("EPOCH it has just changed")
+        return view
+
+    async def _read(self, tenant_id: int, customer_id: int) -> CustomerView | None:
+        """None when this is not the till, as far as this process knows it."""
         prefix = self._prefix(tenant_id, customer_id)
-        epoch, sequence, tenant_version, state = await redis.atomically(
+        meta, tenant_version, state = await redis.atomically(
             self._redis,
-            ("HGET", f"{prefix}:m", "epoch"),
-            ("HGET", f"{prefix}:m", "seq"),
+            ("HMGET", f"{prefix}:m", "epoch", "seq", "closed"),
             ("HGET", f"{prefix}:t", str(tenant_id)),
-            ("HGETALL", self._customer_key(tenant_id, customer_id)),
+            ("HGETALL", f"{prefix}:c:{customer_id}"),
         )
-        if epoch != self._settings.epoch.encode():
-            raise _wrong_epoch(f"partition {prefix} holds {epoch!r}")
+        epoch, sequence, closed = map(redis.text, meta)
+        if epoch != self.epoch or closed is not None:
+            return None
         fields = redis.pairs(state)
         return CustomerView(
             tenant_version=int(redis.text(tenant_version) or 0),
             customer_version=int(fields.get(b"v", b"0")),
             frozen=b"z" in fields,
             pools=_pools(fields),
-            sequence=int(redis.text(sequence) or 0),
+            sequence=int(sequence or 0),
         )
 
     async def freeze(self, tenant_id: int, customer_id: int, reason: str) -> None:
         """Refuse every charge of this customer from now on: its pools do not reconcile. `thaw` undoes it."""
-        await self._redis.execute_command("HSET", self._customer_key(tenant_id, customer_id), "z", reason)
+        await self._write("set", [self._prefix(tenant_id, customer_id)], f"c:{customer_id}", "z", reason)
 
     async def thaw(self, tenant_id: int, customer_id: int) -> None:
         """Take charges of this customer again."""
-        await self._redis.execute_command("HDEL", self._customer_key(tenant_id, customer_id), "z")
+        await self._write("delete", [self._prefix(tenant_id, customer_id)], f"c:{customer_id}", "z", "")
 
     async def forget(self, generations: int = 4) -> None:
         """Free the dedupe entries of generations that the script no longer reads."""
         for partition in range(self._settings.partitions):
             prefix = partitions.prefix(partition)
-            current = redis.text(await self._redis.execute_command("HGET", f"{prefix}:m", "generation"))
-            if current is None:
+            epoch, current = map(redis.text, await self._redis.execute_command("HMGET", f"{prefix}:m", "epoch", "generation"))
+            if current is None or epoch != self.epoch:
                 continue
             for generation in range(int(current) - 1 - generations, int(current) - 1):
                 keys = [f"{prefix}:d:{generation}:{bucket}" for bucket in range(_BUCKETS)]
@@ -136,25 +165,21 @@ class Till:
 
     async def initialize(self) -> None:
         """Give an empty till this installation's epoch. Raises Unavailable when a partition already belongs to another."""
-        for partition in range(self._settings.partitions):
-            key = f"{partitions.prefix(partition)}:m"
-            await self._redis.execute_command("HSETNX", key, "epoch", self._settings.epoch)
-        await self.check_epoch()
+        await self._fence.begin()
 
-    async def check_epoch(self) -> None:
-        """Raise Unavailable unless every partition carries this installation's epoch."""
-        for partition in range(self._settings.partitions):
-            found = await self._redis.execute_command("HGET", f"{partitions.prefix(partition)}:m", "epoch")
-            if found != self._settings.epoch.encode():
-                raise _wrong_epoch(f"partition {partition} holds {found!r}")
+    async def check(self) -> None:
+        """Compare the till with the book. Raises Unavailable unless it is this installation's and whole, and may be charged."""
+        await self._fence.admit()
 
     async def sequences(self) -> list[int]:
         """The last log sequence of each partition."""
-        found = [
-            await self._redis.execute_command("HGET", f"{partitions.prefix(partition)}:m", "seq")
-            for partition in range(self._settings.partitions)
-        ]
-        return [int(redis.text(value) or 0) for value in found]
+        asked = [("HGET", f"{partitions.prefix(partition)}:m", "seq") for partition in range(self._settings.partitions)]
+        return [int(redis.text(value) or 0) for value in await self._redis.pipeline(*asked, atomic=False)]
+
+    async def memory(self) -> Memory:
+        """How full Redis is."""
+        found = _info(await self._redis.execute_command("INFO", "memory"))
+        return Memory(int(found.get("used_memory", 0)), int(found.get("maxmemory", 0)))
 
     async def drain(self) -> None:
         """Wait for all calls that have begun."""
@@ -163,11 +188,19 @@ class Till:
     def _prefix(self, tenant_id: int, customer_id: int) -> str:
         return partitions.prefix(partitions.of(tenant_id, customer_id, self._settings.partitions))
 
-    def _customer_key(self, tenant_id: int, customer_id: int) -> str:
-        return f"{self._prefix(tenant_id, customer_id)}:c:{customer_id}"
-
-    async def _raise_version(self, key: str, field: str, version: int) -> None:
-        await self._redis.execute_command("EVAL", _RAISE_VERSION, 1, key, field, str(version))
+    async def _write(self, verb: str, prefixes: Sequence[str], key: str, field: str, value: redis.Word) -> None:
+        """Set or raise or delete a field in the partitions, if they are this installation's. Raises Unavailable and RedisError."""
+        for is_last in (False, True):
+            try:
+                await self._redis.execute_command(
+                    "EVAL", _WRITE_FIELD, len(prefixes), *prefixes, self.epoch, verb, key, field, value
+                )
+            except redis.ResponseError as error:
+                if is_last:
+                    raise fence.unanswered(error) from error
+                await self._fence.resolve(error)
+            else:
+                return
 
     async def _send(self, charges: Sequence[Charge]) -> list[Receipt]:
         by_partition: dict[int, list[Charge]] = {}
@@ -184,15 +217,30 @@ class Till:
         return [receipt for receipt in receipts if receipt is not None]
 
     async def _call(self, by_partition: Mapping[int, Sequence[Charge]]) -> list[list[object]]:
-        keys = [partitions.prefix(partition) for partition in by_partition]
         arguments = [commands.pack(charges) for charges in by_partition.values()]
         started = time.perf_counter()
         try:
-            reply = await self._evaluate(len(keys), *keys, self._settings.epoch, self._settings.hot_window_s, *arguments)
+            reply = await self._charge_partitions(by_partition, arguments)
         except redis.RedisError as error:
-            raise _unavailable(error) from error
+            await self._fence.resolve(error)
+            reply = await self._charge_again(by_partition, arguments)
         self._observe(sum(map(len, by_partition.values())), time.perf_counter() - started)
-        return commands.unpack(reply)
+        results = commands.unpack(reply)
+        for partition, result in zip(by_partition, results, strict=True):
+            self._fence.note(partition, cast("int", result[0]))
+        return results
+
+    async def _charge_partitions(self, of: Iterable[int], arguments: Sequence[bytes]) -> bytes:
+        keys = [partitions.prefix(partition) for partition in of]
+        told = [self._fence.told[partition] for partition in of]
+        return await self._evaluate(len(keys), *keys, self.epoch, self._settings.hot_window_s, *arguments, *told)
+
+    async def _charge_again(self, of: Iterable[int], arguments: Sequence[bytes]) -> bytes:
+        """After a refusal that was resolved: the script has written nothing, and now knows us."""
+        try:
+            return await self._charge_partitions(of, arguments)
+        except redis.RedisError as error:
+            raise fence.unanswered(error) from error
 
     async def _evaluate(self, *arguments: redis.Word) -> bytes:
         try:
@@ -203,9 +251,24 @@ class Till:
         return reply
 
 
-_RAISE_VERSION = b"""
-local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
-if tonumber(ARGV[2]) > known then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+_WRITE_FIELD = b"""
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
+local epoch, verb, key, field, value = unpack(ARGV)
+for _, prefix in ipairs(KEYS) do
+    local meta = redis.call('HMGET', prefix .. ':m', 'epoch', 'run', 'closed')
+    if meta[1] ~= epoch then return redis.error_reply('EPOCH partition ' .. prefix .. ' holds ' .. (meta[1] or 'no epoch')) end
+    if meta[3] then return redis.error_reply('CLOSED ' .. meta[3]) end
+    if meta[2] ~= run then return redis.error_reply('RESTARTED since the till was compared with the book') end
+end
+for _, prefix in ipairs(KEYS) do
+    local target = prefix .. ':' .. key
+    if verb == 'delete' then
+        redis.call('HDEL', target, field)
+    elseif verb == 'set' or tonumber(value) > tonumber(redis.call('HGET', target, field) or '0') then
+        redis.call('HSET', target, field, value)
+    end
+end
 """
 
 
@@ -214,18 +277,10 @@ def _pools(fields: Mapping[bytes, bytes]) -> dict[str, PoolState]:
     return {name.decode(): PoolState(int(fields.get(name + b".o", b"0")), int(fields[name])) for name in names}
 
 
-def _unavailable(error: Exception) -> errors.Unavailable:
-    if str(error).startswith("EPOCH"):
-        return _wrong_epoch(str(error))
-    return errors.Unavailable("till_unavailable", f"Redis did not answer ({type(error).__name__}); send the same ids again.")
-
-
-def _wrong_epoch(found: str) -> errors.Unavailable:
-    return errors.Unavailable(
-        "till_unknown",
-        f"Redis does not hold this installation's till ({found}). Usage is refused until `tallybook rebuild` has run.",
-        retry_after_s=30,
-    )
+def _info(reply: bytes) -> dict[str, str]:
+    """A section of INFO by name."""
+    lines = (line.partition(":") for line in reply.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}
 
 
 __all__ = ["Charge", "CustomerView", "Outcome", "PoolState", "Receipt", "Till", "TillSettings"]

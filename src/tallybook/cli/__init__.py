@@ -53,7 +53,9 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("demo", "run a month of business on embedded stores, bill it, reconcile it, and report", "tallybook.cli.demo.command"),
+    Command(
+        "demo", "run a month of business on embedded stores, bill it, reconcile it, and report", "tallybook.cli.demo.command"
+    ),
     Command("dev", "run everything on an embedded Postgres and Redis, data in a folder", "tallybook.cli.dev"),
     Command("serve", "run the HTTP API", "tallybook.cli.serve"),
     Command("work", "run a worker: rollups, period close, deliveries, catalog sync", "tallybook.cli.work"),

@@ -27,7 +27,7 @@ def cents(nano: int) -> int:
 
 
 def rate(nano: int) -> int | float:
-    """Nano-USD in the wire's rate scale (10000 = $1.00): an int when exact, else the shortest decimal that reads back the same."""
+    """Nano-USD in the wire's rate scale (10000 = $1.00): an int when whole, else a decimal that shows every digit below $1 million."""
     whole, rest = divmod(nano, NANO_PER_RATE)
     return whole if rest == 0 else nano / NANO_PER_RATE
 

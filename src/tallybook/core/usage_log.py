@@ -39,7 +39,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One event or pool change. Amounts are 1e-9 of the pool's unit, times Unix milliseconds, prices pico-USD per token.
 
     `fingerprint` is what the till keeps beside the identity, to know a repeat again: 8 bytes of the payload, then 4 of the request's
-    Idempotency-Key (zeros without one). `voids` is the digest of the event that a VOID takes back.
+    Idempotency-Key (zeros without one). `voids` names the place in the log of what a VOID takes back, by `place`.
     """
 
     kind: int
@@ -78,7 +78,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     catalog_version: int = 0
     """Of the price book that the event was priced with; 0 for what no book priced."""
     fingerprint: bytes = NO_FINGERPRINT
-    voids: bytes | None = None
+    voids: str | None = None
 
 
 class Applied(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -112,6 +112,11 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     accepted_at_ms: int
     applied: list[Applied]
     openings: list[Opening]
+
+
+def place(seq: int, position: int) -> str:
+    """A record's place in its partition's log: `17-3` is the fourth record of entry 17."""
+    return f"{seq}-{position}"
 
 
 encode_record = msgspec.msgpack.Encoder().encode

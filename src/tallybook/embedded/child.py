@@ -31,7 +31,7 @@ class Program:
 
 
 class Child:
-    """One run of a program."""
+    """One run of a program. On Linux it is asked to stop when the thread that started it ends, and so when the parent is killed."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -110,7 +110,7 @@ def _spawn(program: Program) -> subprocess.Popen[bytes]:
             env=program.environment,
             cwd=program.folder,
             start_new_session=True,
-            preexec_fn=identity.before_exec(program.identity, program.stop_signals[0]),  # noqa: PLW1509 - our callers start children before any thread
+            preexec_fn=identity.before_exec(program.identity, program.stop_signals[0]),  # noqa: PLW1509 - makes system calls and takes no lock
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise EmbeddedError(_refused(program, error)) from error

@@ -13,14 +13,14 @@ which hour it belongs to. Usage that the plan includes without limit took nothin
 """
 
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tallybook.ai_models import store as ai_models
-from tallybook.charge.commands import FINGERPRINT_BYTES, Charge, Outcome
-from tallybook.core import clock, errors, ids, money, pools, usage_log
+from tallybook.charge import commands
+from tallybook.charge.commands import Charge, Outcome
+from tallybook.core import clock, errors, ids, pools, usage_log
 from tallybook.flows import adjustment, current_book, period
 from tallybook.flows.access import Standing
 from tallybook.flows.services import Services
@@ -157,8 +157,10 @@ def _add(difference: Difference, event: ModelUsage, book: PriceBook) -> None:
     should = _priced_again(event, difference.customer.tenant.id, book)
     difference.events += 1
     difference.unpriced += should is None
-    hour.took += event.amount
-    hour.should += event.amount if should is None else should
+    # What was taken back counts against what it takes back.
+    sign = -1 if event.is_void else 1
+    hour.took += sign * event.amount
+    hour.should += sign * (event.amount if should is None else should)
     difference.changed += should not in (None, event.amount)
 
 
@@ -232,6 +234,7 @@ _REASONS = {
 def _charge(standing: Standing, hour: datetime, total: HourTotal) -> Charge:
     terms, paying = standing.terms, standing.period
     hour_s = clock.to_ms(hour) // 1000
+    pool = pools.balance(standing.subscription.subscription_id, paying.grant_start_s)
     # What was adjusted before is part of the identity: the same step taken twice is one, a later step is another.
     identity = f"\x01rerate\x01{hour_s}\x01{total.rerated}\x01{total.owed}"
     record = usage_log.Record(
@@ -239,13 +242,14 @@ def _charge(standing: Standing, hour: datetime, total: HourTotal) -> Charge:
         tenant_id=terms.tenant.id,
         customer_id=terms.customer_id,
         digest=ids.event_digest(terms.tenant.id, terms.customer_id, identity),
-        pool=pools.balance(standing.subscription.subscription_id, paying.grant_start_s),
+        pool=pool,
         amount=-total.owed,
         period_start_s=paying.start_s,
         belongs_to_s=hour_s if hour_s < paying.start_s else 0,
         occurred_at_ms=hour_s * 1000,
         properties={model_usage.RERATED_HOUR: clock.iso(hour)},
         reason="rerate",
+        fingerprint=commands.fingerprint(f"{pool}\0{total.owed}"),
     )
     return Charge(
         partition=terms.partition,
@@ -255,5 +259,4 @@ def _charge(standing: Standing, hour: datetime, total: HourTotal) -> Charge:
         blocks=standing.subscription.blocks_on_exhaustion or not paying.overage_allowed,
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
-        fingerprint=hashlib.blake2b(f"{record.pool}\0{total.owed}".encode(), digest_size=FINGERPRINT_BYTES).digest(),
     )

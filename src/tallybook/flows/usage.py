@@ -5,16 +5,16 @@ to the till, which deduplicates, checks, deducts and logs them in one atomic ste
 says that the terms are stale, they are loaded again and only the events it did not take are priced anew.
 """
 
-import hashlib
+import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tallybook.charge.commands import IDEMPOTENCY_BYTES, Outcome, Receipt
-from tallybook.charge.till import Till
+from tallybook.charge import commands
+from tallybook.charge.commands import Outcome, Receipt
 from tallybook.core import clock, errors, ids
 from tallybook.core.tenant import Tenant
-from tallybook.flows import current_book, price_event
+from tallybook.flows import current_book, old_ids, price_event
 from tallybook.flows.price_event import Arrival, PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
@@ -23,7 +23,6 @@ from tallybook.subscriptions.terms import ConsumptionModel
 
 _ATTEMPTS = 5
 """How often an event is priced anew when its terms change under it before the caller is asked to come back."""
-_NO_KEY = bytes(IDEMPOTENCY_BYTES)
 _BOOK_LACKS = frozenset({"ambiguous_model", "model_not_found", "model_unpriced", "price_not_listed"})
 """What a newer price book, with an alias or a price that was just set, may know."""
 
@@ -66,7 +65,7 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
         await _load_terms(services, source.tenant, pending, reload=attempt > 0)
         priced = await _price_each(services, source, pending)
         results |= {one.place: error for one, error in priced if isinstance(error, errors.TallybookError)}
-        pending = await _charge(services.till, [(one, good) for one, good in priced if isinstance(good, PricedEvent)], results)
+        pending = await _charge(services, [(one, good) for one, good in priced if isinstance(good, PricedEvent)], results)
         pending += [one for one, again in priced if again is None]
         if not pending:
             break
@@ -91,9 +90,9 @@ def _identity(source: Source, place: int, event: Event) -> str:
 async def _load_terms(services: Services, tenant: Tenant, pending: Iterable[_Pending], *, reload: bool) -> None:
     if reload:
         await current_book.refresh(services)
-    for reference in {one.event.customer_id for one in pending}:
-        if reload or services.terms.at_hand(tenant, reference) is None:
-            await services.terms.load(tenant, reference)
+    references = {one.event.customer_id for one in pending}
+    missing = [reference for reference in references if reload or services.terms.at_hand(tenant, reference) is None]
+    await asyncio.gather(*(services.terms.load(tenant, reference) for reference in missing))
 
 
 async def _price_each(
@@ -118,7 +117,7 @@ def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | e
     if terms.catalog_version > services.book.version:
         return None
     now_ms = clock.to_ms(terms.now(services.clock()))
-    arrival = Arrival(now_ms, one.identity, _idempotency_hash(source.idempotency_key))
+    arrival = Arrival(now_ms, one.identity, commands.idempotency_hash(source.idempotency_key))
     try:
         times.check_time(one.event.occurred_at_ms, now_ms, source.field(one.place, "timestamp"))
         return price_event.price(one.event, terms, services.book, arrival)
@@ -128,18 +127,37 @@ def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | e
         return error
 
 
-async def _charge(till: Till, priced: Sequence[tuple[_Pending, PricedEvent]], results: dict[int, Result]) -> list[_Pending]:
-    """Charge what was priced, note the results, and return what has to be priced anew."""
+async def _charge(
+    services: Services, priced: Sequence[tuple[_Pending, PricedEvent]], results: dict[int, Result]
+) -> list[_Pending]:
+    """Charge what was priced and is not in the book already, note the results, and return what has to be priced anew."""
+    known = await old_ids.look_up(services, [good for _, good in priced])
+    if known:
+        priced = _without_known(priced, known, results)
     if not priced:
         return []
     stale: list[_Pending] = []
-    receipts = await till.charge([good.charge for _, good in priced])
+    receipts = await services.till.charge([good.charge for _, good in priced])
     for (one, good), receipt in zip(priced, receipts, strict=True):
         if receipt.outcome is Outcome.STALE:
             stale.append(one)
         else:
             results[one.place] = Settled(good, receipt)
     return stale
+
+
+def _without_known(
+    priced: Sequence[tuple[_Pending, PricedEvent]], known: Mapping[bytes, old_ids.Known], results: dict[int, Result]
+) -> list[tuple[_Pending, PricedEvent]]:
+    """Note the results that the book gave, and return the rest."""
+    rest: list[tuple[_Pending, PricedEvent]] = []
+    for one, good in priced:
+        answer = known.get(good.charge.record.digest)
+        if answer is None:
+            rest.append((one, good))
+        else:
+            results[one.place] = Settled(good, answer) if isinstance(answer, Receipt) else answer
+    return rest
 
 
 def _mark_repeats(results: Sequence[Result]) -> list[Result]:
@@ -153,12 +171,6 @@ def _mark_repeats(results: Sequence[Result]) -> list[Result]:
         else:
             marked.append(result)
     return marked
-
-
-def _idempotency_hash(key: str | None) -> bytes:
-    if key is None:
-        return _NO_KEY
-    return hashlib.blake2b(key.encode(), digest_size=IDEMPOTENCY_BYTES).digest()
 
 
 def _terms_keep_changing() -> errors.TallybookError:

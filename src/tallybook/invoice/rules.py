@@ -7,7 +7,7 @@ advance for the cycle that begins, overage afterwards for the usage period that 
 from collections.abc import Iterable, Mapping
 
 from tallybook.catalog.model import FeatureTerms
-from tallybook.core import money, pools
+from tallybook.core import clock, money, pools
 from tallybook.core.pools import PoolKind
 from tallybook.invoice.model import BasePrice, InvoiceType, Line, PoolTotals
 
@@ -74,7 +74,10 @@ def _feature_line(totals: PoolTotals, feature: FeatureTerms) -> Line:
     product = overage_nano * feature.unit_price_nano
     return Line(
         line_type="feature_overage",
-        description=f"{feature.name}: {money.units(overage_nano)} beyond {money.units(totals.opening)} included",
+        description=(
+            f"{feature.name} since {_day_of(totals.pool)}: {money.units(overage_nano):,} beyond {money.units(totals.opening):,} "
+            f"included, at {money.usd(feature.unit_price_nano)}"
+        ),
         quantity_nano=overage_nano,
         unit_price_nano=feature.unit_price_nano,
         amount_cents=money.divide_half_even(product, money.NANO * money.NANO_PER_CENT),
@@ -94,7 +97,9 @@ def _balance_line(totals: PoolTotals) -> Line:
     granted_nano = totals.opening + totals.adjusted
     return Line(
         line_type="balance_overage",
-        description=f"Usage beyond the balance of {money.usd(granted_nano)}",
+        description=(
+            f"Usage since {_day_of(totals.pool)}: {money.usd(totals.charged)}, beyond the balance of {money.usd(granted_nano)}"
+        ),
         quantity_nano=money.NANO,
         unit_price_nano=overage_nano,
         amount_cents=money.cents(overage_nano),
@@ -105,3 +110,9 @@ def _balance_line(totals: PoolTotals) -> Line:
         used_nano=totals.charged,
         overage_nano=overage_nano,
     )
+
+
+def _day_of(pool: str) -> str:
+    """The day on which the usage period of a pool began, as people write it: the invoice's own period is the next one."""
+    began = clock.from_ms(pools.parse(pool).period_start_s * 1000)
+    return f"{began.day} {began:%b %Y}"

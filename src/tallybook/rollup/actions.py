@@ -15,33 +15,38 @@ from tallybook.storage.redis import Redis
 _ATTEMPTS = 3
 
 
-async def roll_up(database: Pool, client: Redis, owned: Sequence[int], now: datetime) -> PassResult:
+async def roll_up(
+    database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None
+) -> PassResult:
     """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 20,000 events at most.
 
+    With an epoch, only the log of the till that has it; raises UnknownLogError when Redis holds another one or an older copy.
     Raises OffsetMovedError when another worker was faster, GapError when an entry is missing (after writing what comes before it
     and the other partitions), and what Postgres or Redis raise; in each case the pass counted wholly or not at all, and the next
     one begins where the book stands.
     """
     after = await store.offsets(database, owned)
-    entries, more = await log_reader.read(client, after)
+    entries, more = await log_reader.read(client, after, epoch)
     if not entries:
         return PassResult()
     passed, whole, gap = _dense(entries, after)
-    result = await _book(database, passed, whole, now) if passed else PassResult()
-    await log_reader.trim(client, [(offset.partition, offset.last) for offset in passed])
+    result = await _book(database, passed, whole, now, epoch) if passed else PassResult()
+    await log_reader.trim(client, [(offset.partition, offset.last) for offset in passed], epoch)
     if gap is not None and await _still_stands(database, gap):
         raise gap
     return dataclasses.replace(result, more=more)
 
 
-async def _book(database: Pool, passed: Sequence[Offset], entries: Sequence[RawEntry], now: datetime) -> PassResult:
+async def _book(
+    database: Pool, passed: Sequence[Offset], entries: Sequence[RawEntry], now: datetime, epoch: str | None
+) -> PassResult:
     try:
         effects = await asyncio.to_thread(aggregate.effects, entries, now)
-        await _write(database, passed, effects, now)
+        await _write(database, passed, effects, now, epoch)
     except postgres.TRANSIENT_ERRORS:
         raise
     except (postgres.PostgresError, aggregate.UnstorableError):
-        return PassResult(0, len(entries), await _write_apart(database, entries, now))
+        return PassResult(0, len(entries), await _write_apart(database, entries, now, epoch))
     return PassResult(effects.events, len(entries), len(effects.quarantined), _lag_ms(effects.oldest_accepted_at, now))
 
 
@@ -70,13 +75,13 @@ async def _still_stands(database: Pool, gap: GapError) -> bool:
     return (await store.offsets(database, [gap.partition]))[gap.partition] < gap.expected
 
 
-async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime) -> None:
+async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None) -> None:
     """Commit offsets and effects together, trying again when Postgres says that this may help."""
     await _make_missing_months(database, effects, now)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with postgres.transaction(database) as connection:
-                await store.commit(connection, passed, effects, now)
+                await store.commit(connection, passed, effects, now, epoch)
         except postgres.TRANSIENT_ERRORS:
             if attempt == _ATTEMPTS:
                 raise
@@ -84,17 +89,17 @@ async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now
             return
 
 
-async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime) -> int:
+async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime, epoch: str | None) -> int:
     """Commit entry by entry after Postgres refused them together; those it refuses alone are set aside. Returns how many."""
     refused = 0
     for entry in entries:
         passed = [Offset(entry.partition, entry.seq - 1, entry.seq)]
         try:
-            await _write(database, passed, aggregate.effects([entry], now), now)
+            await _write(database, passed, aggregate.effects([entry], now), now, epoch)
         except postgres.TRANSIENT_ERRORS:
             raise
         except (postgres.PostgresError, aggregate.UnstorableError) as error:
-            await _write(database, passed, aggregate.set_aside(entry, f"{type(error).__name__}: {error}"), now)
+            await _write(database, passed, aggregate.set_aside(entry, f"{type(error).__name__}: {error}"), now, epoch)
             refused += 1
     return refused
 

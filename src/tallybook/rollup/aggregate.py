@@ -40,7 +40,6 @@ _OTHER_TYPES: dict[str, type[pl.DataType]] = {
     "digest": pl.Binary,
     "pool": pl.String,
     "fingerprint": pl.Binary,
-    "voids": pl.Binary,
     **dict.fromkeys(rules.TEXT_FIELDS, pl.String),
 }
 _HOURLY_KEY = ("tenant_id", "customer_id", "feature_id", "hour", "period_start_s", "price_id")
@@ -241,7 +240,6 @@ def _events_csv(events: pl.DataFrame, rolled_at: datetime) -> bytes:
     rows = events.with_columns(
         digest="\\x" + pl.col("digest").bin.encode("hex"),
         fingerprint="\\x" + pl.col("fingerprint").bin.encode("hex"),
-        voids="\\x" + pl.col("voids").bin.encode("hex"),
         amount=taken,
         occurred_at=pl.from_epoch("occurred_at_ms", time_unit="ms"),
         accepted_at=pl.from_epoch("accepted_ms", time_unit="ms"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tallybook.core import usage_log
+from tallybook.core import clock, usage_log
 from tallybook.core.usage_log import Applied, Entry, Opening, Record
 from tallybook.rollup import rules
 from tallybook.rollup.model import Quarantined, RawEntry
@@ -103,7 +103,8 @@ def _take_opening(raw: RawEntry, accepted_at_ms: int, index: int, opening: Openi
     unnamed = "\0" in opening.pool or not 0 < len(opening.pool) <= rules.POOL_NAME_MAX
     if unnamed or old is None or new is None or not tenant or not customer or not 0 < tenant <= rules.INT32_MAX or customer < 0:
         payload = msgspec.msgpack.encode(opening)
-        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, "opening is no opening", payload))
+        moment = clock.from_ms(accepted_at_ms)
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, "opening is no opening", payload, moment))
     else:
         decoded.openings.append((raw.seq, accepted_at_ms, tenant, customer, opening.pool, new - old))
 
@@ -126,23 +127,26 @@ def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
             opening = _decode_opening(item)
         except msgspec.MsgspecError as error:
             reason = f"no opening: {error}"
-            decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, reason, bytes(item)))
+            moment = clock.from_ms(entry.accepted_at_ms)
+            decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, reason, bytes(item), moment))
         else:
             _take_opening(raw, entry.accepted_at_ms, index, opening, decoded)
 
 
 def _take_distrusted(raw: RawEntry, accepted_at_ms: int, position: int, item: bytes, decoded: Decoded) -> None:
     """Book the record, or its effect on the pool alone, or nothing; what is not booked whole is quarantined whole."""
+    moment = clock.from_ms(accepted_at_ms)
     try:
         applied = _decode_applied(item)
     except msgspec.MsgspecError as error:
-        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, f"no record: {error}", item))
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, f"no record: {error}", item, moment))
         return
     record = applied.record
     unknown_effect = rules.effect_problem(record, applied.outcome)
     reason = unknown_effect or rules.detail_problem(record) or rules.memory_problem(applied)
     if reason is not None:
-        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, reason, item))
+        booked = unknown_effect is None
+        decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, reason, item, moment, booked))
         record = Record(record.kind, record.tenant_id, record.customer_id, b"", record.pool, record.amount)
     if unknown_effect is None:
         decoded.records.append(record)

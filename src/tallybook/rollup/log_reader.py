@@ -1,9 +1,9 @@
 """Reading and trimming the till's log in Redis. Never writes anything else."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tallybook.core import partitions
-from tallybook.rollup.model import RawEntry
+from tallybook.rollup.model import RawEntry, UnknownLogError
 from tallybook.storage import redis
 from tallybook.storage.redis import Redis
 
@@ -19,14 +19,21 @@ def key(partition: int) -> str:
     return f"{partitions.prefix(partition)}:log"
 
 
-async def read(client: Redis, after: Mapping[int, int]) -> tuple[list[RawEntry], bool]:
-    """Entries after the given sequences, in order per partition, about BYTES_A_PASS of them; and whether there may be more."""
+async def read(client: Redis, after: Mapping[int, int], epoch: str | None = None) -> tuple[list[RawEntry], bool]:
+    """Entries after the given sequences, in order per partition, about BYTES_A_PASS of them; and whether there may be more.
+
+    With an epoch, only the log of the till that has it is read; raises UnknownLogError for another one or an older copy.
+    """
     found: list[RawEntry] = []
     position, size = dict(after), 0
     while position and size < BYTES_A_PASS:
         order = sorted(position)
-        replies = await client.pipeline(*[_range(partition, position[partition]) for partition in order], atomic=False)
-        for partition, reply in zip(order, replies, strict=True):
+        metas = [("HMGET", f"{partitions.prefix(partition)}:m", "epoch", "seq") for partition in order]
+        ranges = [_range(partition, position[partition]) for partition in order]
+        replies = await client.pipeline(*metas, *ranges, atomic=False)
+        if epoch is not None:
+            _check_metas(order, replies, position, epoch)
+        for partition, reply in zip(order, replies[len(order) :], strict=True):
             entries = [_entry(partition, item) for item in reply]
             found += entries
             size += sum(len(entry.data) for entry in entries)
@@ -49,11 +56,34 @@ async def read_between(client: Redis, partition: int, after: int, until: int) ->
     return found
 
 
-async def trim(client: Redis, committed: Iterable[tuple[int, int]]) -> None:
-    """Let go of entries that the book holds: (partition, committed sequence). Redis may keep a few more, never fewer."""
-    commands = [("XTRIM", key(partition), "MINID", "~", f"{seq + 1}-0") for partition, seq in committed]
+async def trim(client: Redis, committed: Iterable[tuple[int, int]], epoch: str | None = None) -> None:
+    """Let go of entries that the book holds: (partition, committed sequence). Redis may keep a few more, never fewer.
+
+    With an epoch, a log that meanwhile belongs to another till is left alone.
+    """
+    commands: list[tuple[redis.Word, ...]] = []
+    for partition, seq in committed:
+        if epoch is None:
+            commands.append(("XTRIM", key(partition), "MINID", "~", f"{seq + 1}-0"))
+        else:
+            meta = f"{partitions.prefix(partition)}:m"
+            commands.append(("EVAL", _TRIM_OWN, 2, meta, key(partition), epoch, f"{seq + 1}-0"))
     if commands:
         await client.pipeline(*commands, atomic=False)
+
+
+_TRIM_OWN = b"""
+if redis.call('HGET', KEYS[1], 'epoch') == ARGV[1] then redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[2]) end
+"""
+
+
+def _check_metas(order: Sequence[int], metas: Iterable[list[bytes | None]], after: Mapping[int, int], epoch: str) -> None:
+    for partition, meta in zip(order, metas, strict=False):
+        found, sequence = map(redis.text, meta)
+        if found != epoch:
+            raise UnknownLogError(f"partition {partition} of Redis holds epoch {found or 'none'}, expected {epoch}")
+        if int(sequence or 0) < after[partition]:
+            raise UnknownLogError(f"partition {partition} of Redis is at {sequence or 0}, and the book at {after[partition]}")
 
 
 def _range(partition: int, after: int) -> tuple[str | int, ...]:

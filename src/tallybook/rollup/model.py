@@ -24,13 +24,18 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A log entry, or one item of it, that cannot be applied. `position` is None for a whole entry, -1 - i for opening i."""
+    """A log entry, or one item of it, that cannot be applied. `position` is None for a whole entry, -1 - i for opening i.
+
+    `booked` says that the pools have its effect already, and only the event is missing.
+    """
 
     partition: int
     seq: int
     position: int | None
     reason: str
     payload: bytes
+    accepted_at: datetime | None = None
+    booked: bool = False
 
 
 HourlyTotal = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int]
@@ -78,6 +83,10 @@ class GapError(Exception):
         self.partition = partition
         self.expected = expected
         self.found = found
+
+
+class UnknownLogError(Exception):
+    """The log is not that of this installation's till, or it is an older copy of it: nothing was read."""
 
 
 class OffsetMovedError(Exception):

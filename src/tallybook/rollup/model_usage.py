@@ -16,10 +16,14 @@ RERATED_HOUR = "reratedHour"
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """One event. Amounts in nano-USD, unit prices in pico-USD per token and per search; `hour` is that of `occurred_at`."""
+    """One event, or (`is_void`) one that was taken back. Amounts in nano-USD, unit prices in pico-USD per token and per search.
+
+    `hour` is that of `occurred_at`.
+    """
 
     hour: datetime
     occurred_at: datetime
+    is_void: bool
     model: str
     service_tier: str | None
     margin_bps: int

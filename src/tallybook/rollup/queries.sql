@@ -9,7 +9,7 @@ ON CONFLICT (partition) DO NOTHING;
 SELECT partition, last_seq FROM log_offsets WHERE partition = ANY ($1::smallint[]);
 
 -- name: advance_offsets
--- Moves offsets that still stand where this pass began, and returns those moved; rows are locked in order.
+-- Moves offsets that still stand where this pass began and belong to the till it read; returns those moved. Rows are locked in order.
 WITH pass AS (
     SELECT *
     FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS pass (partition, previous, last, accepted_at)
@@ -19,7 +19,9 @@ WITH pass AS (
 UPDATE log_offsets AS held
 SET last_seq = pass.last, accepted_at = coalesce(pass.accepted_at, held.accepted_at), rolled_at = $5
 FROM pass, locked
-WHERE held.partition = pass.partition AND locked.partition = pass.partition AND held.last_seq = pass.previous
+WHERE
+    held.partition = pass.partition AND locked.partition = pass.partition AND held.last_seq = pass.previous
+    AND (held.epoch IS NULL OR $6::text IS NULL OR held.epoch = $6)
 RETURNING held.partition;
 
 -- name: add_hourly
@@ -72,8 +74,8 @@ ON CONFLICT (customer_id, pool, hour, kind) DO UPDATE SET
 
 -- name: add_quarantined
 -- Keeps what could not be applied.
-INSERT INTO quarantine (partition, seq, position, reason, payload)
-SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5::bytea[]);
+INSERT INTO quarantine (partition, seq, position, reason, payload, accepted_at, booked)
+SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5::bytea[], $6::timestamptz[], $7::boolean[]);
 
 -- name: months_made
 -- Names of the month partitions of raw events.
@@ -110,19 +112,21 @@ WHERE tenant_id = $1 AND customer_id = $2 AND period_start = $3
 GROUP BY feature_id;
 
 -- name: sum_events_and_hours
--- Sums raw events and hourly totals, and counts the groups (customer, feature, hour, period, price) that differ, by measure.
+-- Sums raw events and hourly totals of customers $1 to $2, and counts the groups (customer, feature, hour, period, price) that differ.
 WITH events AS (
     SELECT
         tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
         sum(CASE kind WHEN 0 THEN 1 ELSE -1 END)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount, sum(cost_nano) AS cost_nano,
         sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
         sum(cache_read_tokens) AS cache_read_tokens, sum(cache_write_tokens) AS cache_write_tokens
-    FROM usage_events WHERE kind IN (0, 5)
+    FROM usage_events WHERE kind IN (0, 5) AND customer_id BETWEEN $1 AND $2
     GROUP BY 1, 2, 3, 4, 5, 6
+), hours AS (
+    SELECT * FROM usage_hourly WHERE customer_id BETWEEN $1 AND $2
 ), grouped AS (
     SELECT measure, event_side, hour_side
     FROM events AS e
-    FULL JOIN usage_hourly AS h USING (tenant_id, customer_id, feature_id, hour, period_start, price_id)
+    FULL JOIN hours AS h USING (tenant_id, customer_id, feature_id, hour, period_start, price_id)
     CROSS JOIN LATERAL (VALUES
         (1, 'events', coalesce(e.events, 0), coalesce(h.events::numeric, 0)),
         (2, 'quantity', coalesce(e.quantity_nano, 0), coalesce(h.quantity_nano, 0)),
@@ -141,16 +145,17 @@ FROM grouped
 GROUP BY measure;
 
 -- name: sum_pools
--- For each pool what balances, ledger and events (with what is in quarantine, given) say; only rows that differ, then one of sums.
+-- What balances, ledger and events (with what is in quarantine, given) say of the pools of customers $6 to $7; those that differ, and sums.
 WITH quarantined AS (
     SELECT customer_id, pool, sum(charged) AS charged, sum(adjusted) AS adjusted, sum(expired) AS expired
     FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[])
         AS given (customer_id, pool, charged, adjusted, expired)
     GROUP BY 1, 2
 ), taken AS (
-    SELECT customer_id, pool, kind, amount - spare_amount AS amount FROM usage_events WHERE pool <> ''
+    SELECT customer_id, pool, kind, amount - spare_amount AS amount
+    FROM usage_events WHERE pool <> '' AND customer_id BETWEEN $6 AND $7
     UNION ALL
-    SELECT customer_id, 'credits', 0, spare_amount FROM usage_events WHERE spare_amount <> 0
+    SELECT customer_id, 'credits', 0, spare_amount FROM usage_events WHERE spare_amount <> 0 AND customer_id BETWEEN $6 AND $7
 ), events AS (
     SELECT
         customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind IN (0, 5)), 0) AS charged,
@@ -163,10 +168,12 @@ WITH quarantined AS (
         coalesce(-sum(amount) FILTER (WHERE kind IN ('charge', 'void')), 0) AS charged,
         coalesce(sum(amount) FILTER (WHERE kind = 'adjustment'), 0) AS adjusted,
         coalesce(-sum(amount) FILTER (WHERE kind = 'expiry'), 0) AS expired
-    FROM pool_ledger GROUP BY 1, 2
+    FROM pool_ledger WHERE customer_id BETWEEN $6 AND $7 GROUP BY 1, 2
+), balances AS (
+    SELECT * FROM pool_balances WHERE customer_id BETWEEN $6 AND $7
 ), joined AS (
     SELECT customer_id, pool, b.tenant_id, measure, balance_side, ledger_side, event_side
-    FROM pool_balances AS b
+    FROM balances AS b
     FULL JOIN ledger AS l USING (customer_id, pool)
     FULL JOIN events AS e USING (customer_id, pool)
     FULL JOIN quarantined AS q USING (customer_id, pool)
@@ -187,8 +194,8 @@ FROM joined
 WHERE balance_side <> ledger_side OR balance_side <> event_side;
 
 -- name: quarantined_items
--- What is in quarantine.
-SELECT partition, seq, position, payload FROM quarantine ORDER BY id;
+-- What is in quarantine, or was dropped from it and has changed pools all the same.
+SELECT payload, booked, dropped_at IS NOT NULL AS dropped FROM quarantine WHERE booked OR dropped_at IS NULL ORDER BY id;
 
 -- name: sum_invoices
 -- Compares invoices with their lines, lines with their exact amounts, and billed overage with what the pools say.
@@ -254,13 +261,14 @@ WHERE h.price_id <> 0 AND h.hour >= $1 AND h.hour < $2
 ORDER BY h.tenant_id, h.customer_id;
 
 -- name: model_usage_of_customer
--- One customer's usage that was priced by AI model in some hours, with all that its charge is computed from.
+-- One customer's usage that was priced by AI model in some hours, and what was taken back of it, with all that a charge is computed from.
 SELECT
-    date_trunc('hour', occurred_at, 'UTC') AS hour, occurred_at, model, service_tier, margin_bps, amount, cost_nano, price_id,
-    input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, web_searches,
+    date_trunc('hour', occurred_at, 'UTC') AS hour, occurred_at, kind = 5 AS is_void, model, service_tier, margin_bps,
+    abs(amount), abs(cost_nano), price_id, abs(input_tokens), abs(output_tokens), abs(cache_read_tokens), abs(cache_write_tokens),
+    abs(cache_write_1h_tokens), abs(web_searches),
     input_pico, output_pico, cache_read_pico, cache_write_pico, cache_write_1h_pico, web_search_pico, catalog_version
 FROM usage_events
-WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 0 AND price_id <> 0;
+WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN (0, 5) AND price_id <> 0;
 
 -- name: rerated_hours_of_customer
 -- What earlier re-ratings took for usage of some hours; negative where they gave back.
@@ -268,3 +276,73 @@ SELECT occurred_at AS hour, sum(amount) AS amount
 FROM usage_events
 WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 1 AND properties ? 'reratedHour'
 GROUP BY occurred_at;
+
+-- name: usage_by_identity
+-- The usage that was first counted under each of these identities since a time; one probe of the index an identity.
+SELECT e.*
+FROM unnest($1::bytea[]) AS wanted (digest)
+CROSS JOIN LATERAL (
+    SELECT * FROM usage_events AS u
+    WHERE u.digest = wanted.digest AND u.kind = 0 AND u.accepted_at >= $2
+    ORDER BY u.seq, u.position LIMIT 1
+) AS e;
+
+-- name: usage_event
+-- The usage event that was first counted under an identity.
+SELECT * FROM usage_events WHERE digest = $1 AND tenant_id = $2 AND kind = 0 ORDER BY seq, position LIMIT 1;
+
+-- name: void_of_event
+-- What took back the event at a place of a customer's log.
+SELECT * FROM usage_events WHERE customer_id = $1 AND voids = $2 AND partition = $3;
+
+-- name: repeated_identities
+-- Identities under which more than one usage event of these customers was counted since a time.
+SELECT digest
+FROM usage_events
+WHERE customer_id = ANY ($1::bigint[]) AND kind = 0 AND accepted_at >= $2
+GROUP BY digest
+HAVING count(*) > 1;
+
+-- name: repeated_usage
+-- All but the first usage under each of these identities since a time, less what is taken back, in log order.
+WITH deliveries AS (
+    SELECT e.*, row_number() OVER (PARTITION BY e.digest ORDER BY e.seq, e.position) AS delivery
+    FROM unnest($1::bytea[]) AS wanted (digest)
+    CROSS JOIN LATERAL (
+        SELECT * FROM usage_events AS u WHERE u.digest = wanted.digest AND u.kind = 0 AND u.accepted_at >= $2 OFFSET 0
+    ) AS e
+)
+SELECT *
+FROM deliveries AS d
+WHERE
+    delivery > 1
+    AND NOT EXISTS (
+        SELECT FROM usage_events AS v
+        WHERE v.customer_id = d.customer_id AND v.voids = d.seq || '-' || d.position AND v.partition = d.partition
+    )
+ORDER BY customer_id, seq, position;
+
+-- name: customers_with_usage
+-- Customers that something was charged to since a time, by the ledger's hours.
+SELECT DISTINCT l.customer_id, l.tenant_id, t.organization_id, t.livemode
+FROM pool_ledger AS l
+INNER JOIN tenants AS t ON t.id = l.tenant_id
+WHERE l.kind = 'charge' AND l.hour >= $1
+ORDER BY l.customer_id;
+
+-- name: swept_until
+-- When the last finished search for repeats in all of the book began.
+SELECT swept_until FROM usage_sweeps;
+
+-- name: note_swept
+-- Notes a finished search; an older one never takes the place of a newer.
+INSERT INTO usage_sweeps AS s (swept_until) VALUES ($1)
+ON CONFLICT (singleton) DO UPDATE SET swept_until = greatest(s.swept_until, excluded.swept_until);
+
+-- name: try_claim_sweep
+-- Lets one worker at a time search all of the book for repeats, until it lets go or its connection ends.
+SELECT pg_try_advisory_lock(x'74a11b03'::bigint) AS claimed;
+
+-- name: release_sweep
+-- Lets go of the search.
+SELECT pg_advisory_unlock(x'74a11b03'::bigint);

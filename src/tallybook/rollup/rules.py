@@ -38,7 +38,7 @@ INT64_FIELDS = (
     "web_search_pico",
     "catalog_version",
 )
-TEXT_FIELDS = ("event_id", "model", "matched_by", "service_tier", "reason")
+TEXT_FIELDS = ("event_id", "model", "matched_by", "service_tier", "reason", "voids")
 
 _NUMBER_BOUNDS = dict.fromkeys(INT32_FIELDS, INT32_MAX) | dict.fromkeys(INT64_FIELDS, INT64_MAX)
 _MOMENT_BOUNDS = {"occurred_at_ms": MOMENT_MS_MAX} | dict.fromkeys(SECOND_FIELDS, MOMENT_MS_MAX // 1000)

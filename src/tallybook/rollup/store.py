@@ -29,16 +29,20 @@ async def offsets(connection: Querying, partitions: Iterable[int]) -> dict[int, 
     return {row["partition"]: row["last_seq"] for row in rows}
 
 
-async def commit(connection: Connection, passed: Sequence[Offset], effects: Effects, rolled_at: datetime) -> None:
-    """Write a pass: offsets and effects, in the caller's one transaction.
+async def commit(
+    connection: Connection, passed: Sequence[Offset], effects: Effects, rolled_at: datetime, epoch: str | None = None
+) -> None:
+    """Write a pass over the log of the till with this epoch: offsets and effects, in the caller's one transaction.
 
     Raises OffsetMovedError when an offset is not where the pass began; the transaction must then be rolled back.
     """
-    await advance(connection, passed, effects, rolled_at)
+    await advance(connection, passed, effects, rolled_at, epoch)
     await write(connection, effects)
 
 
-async def advance(connection: Connection, passed: Sequence[Offset], effects: Effects, rolled_at: datetime) -> None:
+async def advance(
+    connection: Connection, passed: Sequence[Offset], effects: Effects, rolled_at: datetime, epoch: str | None = None
+) -> None:
     """Compare-and-set the offsets. Raises OffsetMovedError when any of them has moved."""
     moved = await connection.fetch(
         _SQL["advance_offsets"],
@@ -47,6 +51,7 @@ async def advance(connection: Connection, passed: Sequence[Offset], effects: Eff
         [offset.last for offset in passed],
         [effects.accepted_at.get(offset.partition) for offset in passed],
         rolled_at,
+        epoch,
     )
     if len(moved) != len(passed):
         expected = {offset.partition for offset in passed} - {row["partition"] for row in moved}
@@ -74,7 +79,7 @@ async def _add(connection: Connection, query: str, rows: Sequence[Sequence[objec
 
 
 def _quarantine_row(item: Quarantined) -> tuple[object, ...]:
-    return item.partition, item.seq, item.position, item.reason.replace("\0", "\\0")[:500], item.payload
+    return item.partition, item.seq, item.position, item.reason.replace("\0", "\\0")[:500], item.payload, item.accepted_at, item.booked
 
 
 async def months_made(connection: Querying) -> set[str]:

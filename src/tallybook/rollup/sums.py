@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tallybook.core.usage_log import Applied
-from tallybook.rollup import movements, rules
+from tallybook.rollup import movements
 from tallybook.storage import queries
 from tallybook.storage.postgres import Querying, Row
 
@@ -55,9 +55,20 @@ class PoolState:
     closed: bool
 
 
-async def events_and_hours(connection: Querying) -> list[Sum]:
+@dataclass(frozen=True, slots=True)
+class Customers:
+    """Those with row ids from `first` to `last`."""
+
+    first: int
+    last: int
+
+
+EVERYBODY = Customers(0, 2**63 - 1)
+
+
+async def events_and_hours(connection: Querying, of: Customers = EVERYBODY) -> list[Sum]:
     """Raw usage events against hourly totals, by measure."""
-    found = {row["measure"]: row for row in await connection.fetch(_SQL["sum_events_and_hours"])}
+    found = {row["measure"]: row for row in await connection.fetch(_SQL["sum_events_and_hours"], of.first, of.last)}
     sums: list[Sum] = []
     for measure in _EVENT_MEASURES:
         what, row = f"usage events = hourly totals: {measure}", found.get(measure)
@@ -65,12 +76,12 @@ async def events_and_hours(connection: Querying) -> list[Sum]:
     return sums
 
 
-async def pools(connection: Querying) -> tuple[list[Sum], list[PoolDifference]]:
+async def pools(connection: Querying, of: Customers = EVERYBODY) -> tuple[list[Sum], list[PoolDifference]]:
     """Pool balances against the ledger, and against events plus quarantine; and each pool that differs."""
     items = await connection.fetch(_SQL["quarantined_items"])
-    quarantined = _effects_in_quarantine(row["payload"] for row in items if _is_record(row["position"]))
-    columns = list(map(list, zip(*quarantined, strict=True))) or [[], [], [], [], []]
-    rows = await connection.fetch(_SQL["sum_pools"], *columns)
+    quarantined = _effects_in_quarantine(row["payload"] for row in items if row["booked"])
+    columns = list(map(list, zip(*[effect for effect in quarantined if of.first <= effect[0] <= of.last], strict=True)))
+    rows = await connection.fetch(_SQL["sum_pools"], *(columns or [[], [], [], [], []]), of.first, of.last)
     totals = {row["measure"]: row for row in rows if row["customer_id"] is None}
     differing = [row for row in rows if row["customer_id"] is not None]
     sums = [_pool_sum("ledger", "ledger_side", measure, totals.get(measure), differing) for measure in _POOL_MEASURES]
@@ -95,9 +106,8 @@ def _pool_difference(row: Row) -> PoolDifference:
 
 async def quarantine(connection: Querying) -> Sum:
     """How much of what is in quarantine still counts in the pools: all of it, unless something of unknown effect is there."""
-    items = await connection.fetch(_SQL["quarantined_items"])
-    known = sum(_is_record(row["position"]) and _known_effect(row["payload"]) is not None for row in items)
-    return Sum("items in quarantine = those with a known effect", len(items), known)
+    items = [row for row in await connection.fetch(_SQL["quarantined_items"]) if not row["dropped"]]
+    return Sum("items in quarantine = those with a known effect", len(items), sum(row["booked"] for row in items))
 
 
 async def invoices(connection: Querying) -> list[Sum]:
@@ -117,26 +127,13 @@ async def pools_of(connection: Querying, customer_ids: Iterable[int]) -> dict[tu
     return {(row["customer_id"], row["pool"]): PoolState(int(row["balance"]), row["closed"]) for row in rows}
 
 
-def _is_record(position: int | None) -> bool:
-    return position is not None and position >= 0
-
-
-def _known_effect(payload: bytes) -> Applied | None:
-    try:
-        applied = _decode_applied(payload)
-    except msgspec.MsgspecError:
-        return None
-    return applied if rules.effect_problem(applied.record, applied.outcome) is None else None
-
-
 def _effects_in_quarantine(payloads: Iterable[bytes]) -> list[tuple[int, str, int, int, int]]:
     """customer, pool, charged, adjusted, expired of the records whose effect was booked although they were not."""
     found: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     places = {movements.CHARGED: 0, movements.ADJUSTED: 1, movements.EXPIRED: 2}
-    for applied in map(_known_effect, payloads):
-        if applied is not None:
-            for movement in movements.of_record(applied):
-                found[movement.customer_id, movement.pool][places[movement.what]] += movement.amount
+    for applied in map(_decode_applied, payloads):
+        for movement in movements.of_record(applied):
+            found[movement.customer_id, movement.pool][places[movement.what]] += movement.amount
     return [
         (customer_id, pool, charged, adjusted, expired) for (customer_id, pool), (charged, adjusted, expired) in found.items()
     ]

@@ -62,6 +62,7 @@ CODES: Mapping[str, str] = {
     "price_override_not_found": "The organization has no such price of its own that still runs.",
     "pricing_mode_mismatch": "The event has a value where the feature is priced by model, or the other way round.",
     "rate_limited": "Too many requests at once. Wait as long as `Retry-After` says.",
+    "rerate_in_progress": "Another re-rating of past usage runs. Wait until it is done.",
     "sandbox_only": "This is for sandbox keys only.",
     "schema_outdated": "The database has an older schema. Run `tallybook migrate`.",
     "store_unavailable": "A store did not answer and the outcome is unknown. Send the same ids again; nothing is counted twice.",

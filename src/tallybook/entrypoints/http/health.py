@@ -31,7 +31,7 @@ class HealthPages:
     async def ready(self, _request: web.Request) -> web.Response:
         """200 when both stores answer, the till is this installation's and the process is not stopping; else 503 with reasons."""
         services = self._frame.services
-        postgres_state, till_state = await asyncio.gather(_outcome(_check_book(services)), _outcome(services.till.check_epoch()))
+        postgres_state, till_state = await asyncio.gather(_outcome(_check_book(services)), _outcome(services.till.check()))
         process_state = "draining" if self._frame.draining else "ok"
         checks = {"postgres": postgres_state, "till": till_state, "process": process_state}
         is_ready = set(checks.values()) == {"ok"}

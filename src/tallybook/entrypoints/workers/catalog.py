@@ -39,7 +39,7 @@ async def step(services: Services) -> SyncReport | None:
         return await sync.sync_if_due(services.database, source, now, announce=price_changes.announce)
     except postgres.TRANSIENT_ERRORS:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - must not stop the other loops of this process, and is on record
         _LOG.exception("catalog: the sync broke off")
         return await sync.note_failure(services.database, source, f"{type(error).__name__}: {error}", now)
 

@@ -9,7 +9,7 @@ from tallybook.core.clock import Clock
 from tallybook.entrypoints.workers import pause
 from tallybook.rollup import actions, store
 from tallybook.rollup.leases import Leases
-from tallybook.rollup.model import GapError, OffsetMovedError, PassResult
+from tallybook.rollup.model import GapError, OffsetMovedError, PassResult, UnknownLogError
 from tallybook.storage import postgres, redis
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
@@ -27,13 +27,18 @@ _OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError)
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """What the loop works with. `observe` is told of each pass, `observe_gap` of each look at a partition that lost entries."""
+    """What the loop works with.
+
+    `epoch` is that of the till whose log is read (None: whatever is there). `observe` is told of each pass, `observe_gap` of each look
+    at a partition that lost entries.
+    """
 
     database: Pool
     redis: Redis
     postgres_url: str
     partitions: int
     clock: Clock
+    epoch: Callable[[], str | None] = lambda: None
     observe: Callable[[PassResult], None] = lambda _result: None
     observe_gap: Callable[[GapError], None] = lambda _gap: None
 
@@ -73,6 +78,8 @@ async def _step(rollup: Rollup, progress: _Progress) -> float:
         rollup.observe_gap(gap)
         _LOG.critical("rollup stopped: %s", gap)
         return 0.0
+    except UnknownLogError as error:
+        _LOG.critical("rollup waits: %s", error)
     except _OUTSIDE as error:
         _LOG.warning("rollup waits: %s: %s", type(error).__name__, error)
     except Exception:  # noqa: BLE001 - must not stop the other loops of this process, and a failed pass has changed nothing
@@ -89,7 +96,7 @@ async def _pass(rollup: Rollup, progress: _Progress, now_s: float) -> float:
     working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
     if not working:
         return _RENEW_S / 4
-    result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock())
+    result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock(), rollup.epoch())
     progress.level_at = now_s
     rollup.observe(result)
     return _pause(result)

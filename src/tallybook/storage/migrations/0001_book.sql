@@ -6,6 +6,7 @@
 CREATE TABLE installation (
     singleton   boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     epoch       text NOT NULL,              -- random; also held by every partition of the till
+    former_epoch text,                      -- before the till was last made anew from the book
     partitions  smallint NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
     till_made_at timestamptz,               -- when the till was given the epoch; from then on a till without it is a lost one
     created_at  timestamptz NOT NULL DEFAULT now()
@@ -293,6 +294,7 @@ CREATE UNIQUE INDEX test_clock_runs_one_at_a_time ON test_clock_runs (tenant_id)
 
 CREATE TABLE log_offsets (
     partition       smallint PRIMARY KEY,
+    epoch           text,                   -- of the till that the sequence belongs to; NULL until one was made from the book
     last_seq        bigint NOT NULL DEFAULT 0,
     accepted_at     timestamptz,            -- of the last entry rolled up
     rolled_at       timestamptz
@@ -336,7 +338,7 @@ CREATE TABLE usage_events (
     catalog_version     bigint NOT NULL DEFAULT 0,  -- of the price book that priced it; 0: no AI model
     properties          jsonb,
     reason              text,                   -- of a correction or a void, as the caller gave it
-    voids               bytea,                  -- a void: the digest of the event it takes back
+    voids               text,                   -- a void: seq-position of what it takes back, same partition
     fingerprint         bytea NOT NULL,         -- 8 bytes of the payload, 4 of the Idempotency-Key: tells a repeat from a conflict
     partition           smallint NOT NULL,
     seq                 bigint NOT NULL,
@@ -345,6 +347,15 @@ CREATE TABLE usage_events (
     spare_left          bigint NOT NULL DEFAULT 0   -- … and in the spare pool: a repeat is told the same
 ) PARTITION BY RANGE (accepted_at);
 CREATE INDEX usage_events_by_customer ON usage_events (customer_id, occurred_at);
+CREATE INDEX usage_events_by_identity ON usage_events USING hash (digest);
+CREATE INDEX usage_events_voids ON usage_events (customer_id, voids) WHERE voids IS NOT NULL;
+CREATE INDEX usage_events_late ON usage_events (customer_id, period_start) WHERE belongs_to IS NOT NULL;
+
+-- How far the search for identities that were counted twice has come: when the last finished one began.
+CREATE TABLE usage_sweeps (
+    singleton           boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    swept_until         timestamptz NOT NULL
+);
 
 CREATE TABLE usage_hourly (
     tenant_id           integer NOT NULL,
@@ -363,6 +374,7 @@ CREATE TABLE usage_hourly (
     cache_write_tokens  numeric(38, 0) NOT NULL,
     PRIMARY KEY (tenant_id, customer_id, feature_id, hour, period_start, price_id)
 );
+CREATE INDEX usage_hourly_by_customer ON usage_hourly (customer_id, hour);
 
 -- One row a pool: what the till held after last_seq.
 CREATE TABLE pool_balances (

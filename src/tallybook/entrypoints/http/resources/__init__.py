@@ -2,6 +2,9 @@
 
 from tallybook.entrypoints.http.resources import (
     ai_models,
+    ai_models_margin,
+    ai_models_news,
+    ai_models_own,
     api_keys,
     customers,
     feature_access,
@@ -24,5 +27,8 @@ MODULES: tuple[Resource, ...] = (
     feature_access,
     invoices,
     test_clock,
+    ai_models_own,
+    ai_models_news,
+    ai_models_margin,
     ai_models,
 )
