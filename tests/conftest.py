@@ -1,7 +1,7 @@
 """Real stores for tests: one private Postgres and Redis a test process, a fresh database and an empty Redis a test module.
 
-`service`, `account`: a whole started Tallybook (`support/running.py`) · `postgres_url`, `redis_url`: URLs · `database`: a pool on that database ·
-`redis_client`: a client · `stores`: the servers.
+`service`, `account`: a whole started Tallybook (`support/running.py`) · `postgres_url`, `redis_url`: URLs ·
+`database`: a pool on that database · `redis_client`: a client · `stores`: the servers.
 The servers start on first use, listen on private sockets only, and are stopped by process id even when the run is interrupted.
 """
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
 import uvloop
 
@@ -18,6 +19,7 @@ from tallybook.entrypoints.workers import books, catalog, delivery, periods, rol
 from tallybook.flows import claim, price_changes
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
+from tallybook.rollup import actions as rollups
 from tallybook.rollup import store as rollup_store
 from tallybook.settings import Settings
 from tallybook.storage import migrate, postgres, redis
@@ -25,16 +27,41 @@ from tallybook.storage.postgres import Pool
 from tallybook.tenancy import actions as tenancy
 from tallybook.tenancy.model import Installation
 
+_LOG = logging.getLogger(__name__)
 _HOUR_S = 3600
+_STORES_S_MAX = 60.0
+_AGAIN_S = 0.5
 
 
 @contextlib.asynccontextmanager
 async def services(settings: Settings, *, name: str) -> AsyncGenerator[Services]:
     """Everything a process works with, on stores that are fit for it; closed when the block ends.
 
-    Raises UnsafeStoreError for stores whose settings can lose what was acknowledged, Unavailable for a schema or till that is not
-    this version's or installation's.
+    Stores that are not up yet are waited for. Raises UnsafeStoreError for stores whose settings can lose what was acknowledged,
+    Unavailable for a schema or till that is not this version's or installation's.
     """
+    built = await _when_stores_are_up(lambda: _build(settings, name))
+    try:
+        yield built
+        await built.till.drain()
+    finally:
+        await _close(built.database, built.redis)
+
+
+async def _when_stores_are_up(build: Callable[[], Awaitable[Services]]) -> Services:
+    """Try until the stores answer, for a minute at most: they may be starting, or recovering, at the same time."""
+    deadline = asyncio.get_running_loop().time() + _STORES_S_MAX
+    while True:
+        try:
+            return await build()
+        except (*postgres.TRANSIENT_ERRORS, redis.RedisError) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            _LOG.warning("waiting for the stores: %s: %s", type(error).__name__, error)
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _build(settings: Settings, name: str) -> Services:
     database = await postgres.connect(
         settings.postgres_url, connections_max=settings.postgres_connections_max, application_name=f"tallybook-{name}"
     )
@@ -46,12 +73,15 @@ async def services(settings: Settings, *, name: str) -> AsyncGenerator[Services]
         await _open_till(database, till, made)
         async with database.acquire() as connection:
             book = await ai_models.load_book(connection)
-        terms = TermsCache(database, real_clock, made.partitions)
-        yield Services(settings, real_clock, database, client, till, terms, book)
-        await till.drain()
-    finally:
-        await client.close()
-        await database.close()
+    except BaseException:
+        await _close(database, client)
+        raise
+    return Services(settings, real_clock, database, client, till, TermsCache(database, real_clock, made.partitions), book)
+
+
+async def _close(database: Pool, client: redis.Redis) -> None:
+    await client.close()
+    await database.close()
 
 
 async def _installation(database: Pool, settings: Settings) -> Installation:
@@ -62,7 +92,7 @@ async def _installation(database: Pool, settings: Settings) -> Installation:
             raise errors.Unavailable("schema_outdated", f"The database lacks {', '.join(missing)}; run `tallybook migrate`.")
         made = await tenancy.install(connection, settings.partitions)
         await price_changes.announce(connection, await ai_models.load_packaged(connection, real_clock()))
-    await rollup_store.ensure_offsets(database, made.partitions)
+    await rollups.prepare(database, made.partitions, real_clock())
     return made
 
 

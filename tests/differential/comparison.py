@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -71,20 +72,11 @@ def _same(nano: int, theirs: Decimal, *, exact: bool) -> bool:
 
 def category(compared: Compared) -> str:
     """What kind of disagreement it is, from which shapes differ."""
-    names = set(compared.differing)
     if _is_another_model(compared):
         return "taken for another model"
     if any(theirs is None for _, theirs in compared.differing.values()):
         return "refused by the oracle"
-    if names & {"plain", "odd", "input only", "output only"}:
-        return "other list price"
-    if names <= _ONE_HOUR_SHAPES:
-        return "1-hour cache writes"
-    if names <= set(_CACHE_SHAPES) | {name for name in names if name.endswith("cached")}:
-        return "cache price"
-    if all(name[0].isdigit() for name in names) and "a billion" not in names:
-        return "boundary of a long-context tier"
-    return "long-context tier"
+    return next(kind for kind, holds in _KINDS if holds(compared.differing.keys() - {"output only"}))
 
 
 def _is_another_model(compared: Compared) -> bool:
@@ -107,17 +99,29 @@ def explanation(compared: Compared, row: PriceRow) -> str:
     nano, theirs = compared.differing[name]
     says = "refuses it" if theirs is None else f"says {_usd(theirs)}"
     shape = shapes.of_row(row)[name]
+    bare_output = compared.differing.get("output only", (0, None))[1]
+    without_input = f" Without any input it says {_usd(bare_output)} for output." if bare_output == 0 else ""
     return (
         f"{_WHY[category(compared)]} The catalog lists (USD per million) {catalog}{unlisted}{tiers}. For {_shown(shape)} "
-        f"Tallybook says {_usd(Decimal(nano))}, {compared.oracle} ({compared.reference}) {says}."
+        f"Tallybook says {_usd(Decimal(nano))}, {compared.oracle} ({compared.reference}) {says}.{without_input}"
     )
 
+
+_KINDS: tuple[tuple[str, Callable[[AbstractSet[str]], bool]], ...] = (
+    ("other list price", lambda names: bool(names & {"plain", "odd", "input only"})),
+    ("1-hour cache writes", lambda names: names <= _ONE_HOUR_SHAPES),
+    ("cache price", lambda names: all(name in _CACHE_SHAPES or name.endswith("cached") for name in names)),
+    ("boundary of a long-context tier", lambda names: all(name[0].isdigit() for name in names)),
+    ("long-context tier", lambda _names: True),
+)
+"""The kinds by which shapes differ, first to hold."""
 
 _WHY = {
     "taken for another model": "The oracle matches a part of the id, and prices the model without the rest.",
     "refused by the oracle": "The oracle raises an error for some shapes.",
     "other list price": "The two lists have other prices for the model: other days, or another way of serving it.",
-    "1-hour cache writes": "Only writes that are kept for an hour differ: Tallybook takes twice the input for Anthropic, who documents it, and for nobody else.",
+    "1-hour cache writes": "Only writes that are kept for an hour differ: Tallybook takes twice the input for Anthropic, who documents "
+    "it, and for nobody else.",
     "cache price": "Input and output agree; one list has a cache price where the other has none or another one.",
     "boundary of a long-context tier": "The tiers agree but for the token at which they begin.",
     "long-context tier": "One list has a long-context tier where the other has none or another one.",

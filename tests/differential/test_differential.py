@@ -36,7 +36,7 @@ def test_most_of_the_catalog_is_known_to_an_oracle_and_most_of_that_agrees(compa
     known = {each.model for each in compared}
     agreeing = {each.model for each in compared if not each.differing}
     assert len(known) >= 175
-    assert len(agreeing) >= 125
+    assert len(agreeing) >= 115
 
 
 def test_every_model_is_priced_in_at_least_ten_shapes(compared: list[Compared]) -> None:

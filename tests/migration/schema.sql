@@ -16,10 +16,20 @@ CREATE TABLE public.ai_catalog_version (
 );
 
 CREATE TABLE public.ai_model_aliases (
+    id bigint NOT NULL,
     tenant_id integer NOT NULL,
     alias text NOT NULL,
     model_id text NOT NULL,
     created_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE public.ai_model_aliases ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.ai_model_aliases_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.ai_model_changes (
@@ -201,6 +211,13 @@ ALTER TABLE public.features ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.frozen_customers (
+    customer_id bigint NOT NULL,
+    tenant_id integer NOT NULL,
+    reason text NOT NULL,
+    frozen_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 CREATE TABLE public.idempotency_keys (
     tenant_id integer NOT NULL,
     key_digest bytea NOT NULL,
@@ -213,6 +230,7 @@ CREATE TABLE public.idempotency_keys (
 CREATE TABLE public.installation (
     singleton boolean DEFAULT true NOT NULL,
     epoch text NOT NULL,
+    former_epoch text,
     partitions smallint NOT NULL,
     till_made_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -279,6 +297,7 @@ ALTER TABLE public.invoices ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 CREATE TABLE public.log_offsets (
     partition smallint NOT NULL,
+    epoch text,
     last_seq bigint DEFAULT 0 NOT NULL,
     accepted_at timestamp with time zone,
     rolled_at timestamp with time zone
@@ -431,7 +450,7 @@ CREATE TABLE public.pool_ledger (
     tenant_id integer NOT NULL,
     amount numeric(38,0) NOT NULL,
     entries bigint NOT NULL,
-    CONSTRAINT pool_ledger_kind_check CHECK ((kind = ANY (ARRAY['opening'::text, 'charge'::text, 'adjustment'::text, 'expiry'::text])))
+    CONSTRAINT pool_ledger_kind_check CHECK ((kind = ANY (ARRAY['opening'::text, 'charge'::text, 'void'::text, 'adjustment'::text, 'expiry'::text])))
 );
 
 CREATE TABLE public.quarantine (
@@ -441,7 +460,12 @@ CREATE TABLE public.quarantine (
     "position" integer,
     reason text NOT NULL,
     payload bytea NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    accepted_at timestamp with time zone,
+    booked boolean NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    dropped_at timestamp with time zone,
+    dropped_because text,
+    CONSTRAINT quarantine_check CHECK (((dropped_at IS NULL) = (dropped_because IS NULL)))
 );
 
 ALTER TABLE public.quarantine ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -578,9 +602,14 @@ CREATE TABLE public.usage_events (
     web_search_pico bigint DEFAULT 0 NOT NULL,
     catalog_version bigint DEFAULT 0 NOT NULL,
     properties jsonb,
+    reason text,
+    voids text,
+    fingerprint bytea NOT NULL,
     partition smallint NOT NULL,
     seq bigint NOT NULL,
-    "position" integer NOT NULL
+    "position" integer NOT NULL,
+    pool_left bigint DEFAULT 0 NOT NULL,
+    spare_left bigint DEFAULT 0 NOT NULL
 )
 PARTITION BY RANGE (accepted_at);
 
@@ -601,8 +630,17 @@ CREATE TABLE public.usage_hourly (
     cache_write_tokens numeric(38,0) NOT NULL
 );
 
+CREATE TABLE public.usage_sweeps (
+    singleton boolean DEFAULT true NOT NULL,
+    swept_until timestamp with time zone NOT NULL,
+    CONSTRAINT usage_sweeps_singleton_check CHECK (singleton)
+);
+
 ALTER TABLE ONLY public.ai_catalog_version
     ADD CONSTRAINT ai_catalog_version_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY public.ai_model_aliases
+    ADD CONSTRAINT ai_model_aliases_id_key UNIQUE (id);
 
 ALTER TABLE ONLY public.ai_model_aliases
     ADD CONSTRAINT ai_model_aliases_pkey PRIMARY KEY (tenant_id, alias);
@@ -651,6 +689,9 @@ ALTER TABLE ONLY public.features
 
 ALTER TABLE ONLY public.features
     ADD CONSTRAINT features_public_id_key UNIQUE (public_id);
+
+ALTER TABLE ONLY public.frozen_customers
+    ADD CONSTRAINT frozen_customers_pkey PRIMARY KEY (customer_id);
 
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, key_digest);
@@ -736,6 +777,9 @@ ALTER TABLE ONLY public.test_clock_runs
 ALTER TABLE ONLY public.usage_hourly
     ADD CONSTRAINT usage_hourly_pkey PRIMARY KEY (tenant_id, customer_id, feature_id, hour, period_start, price_id);
 
+ALTER TABLE ONLY public.usage_sweeps
+    ADD CONSTRAINT usage_sweeps_pkey PRIMARY KEY (singleton);
+
 CREATE INDEX ai_model_changes_by_time ON public.ai_model_changes USING btree (changed_at, id);
 
 CREATE INDEX ai_price_overrides_by_tenant ON public.ai_price_overrides USING btree (tenant_id, id);
@@ -783,6 +827,14 @@ CREATE INDEX test_clock_runs_by_tenant ON public.test_clock_runs USING btree (te
 CREATE UNIQUE INDEX test_clock_runs_one_at_a_time ON public.test_clock_runs USING btree (tenant_id) WHERE (status = ANY (ARRAY['pending'::text, 'running'::text]));
 
 CREATE INDEX usage_events_by_customer ON ONLY public.usage_events USING btree (customer_id, occurred_at);
+
+CREATE INDEX usage_events_by_identity ON ONLY public.usage_events USING hash (digest);
+
+CREATE INDEX usage_events_late ON ONLY public.usage_events USING btree (customer_id, period_start) WHERE (belongs_to IS NOT NULL);
+
+CREATE INDEX usage_events_voids ON ONLY public.usage_events USING btree (customer_id, voids) WHERE (voids IS NOT NULL);
+
+CREATE INDEX usage_hourly_by_customer ON public.usage_hourly USING btree (customer_id, hour);
 
 CREATE TRIGGER ai_model_prices_are_never_edited BEFORE DELETE OR UPDATE ON public.ai_model_prices FOR EACH ROW EXECUTE FUNCTION public.ai_model_prices_are_never_edited();
 

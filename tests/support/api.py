@@ -12,9 +12,11 @@ from tallybook.core import clock
 from tallybook.core.tenant import Tenant
 from tallybook.entrypoints.http import server
 from tallybook.entrypoints.http.routing import Operation
+from tallybook.flows import claim
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.pricing.price_book import PriceBook
+from tallybook.rollup import store as rollup_store
 from tallybook.settings import Settings
 from tallybook.storage import postgres, redis
 from tallybook.tenancy import actions as tenancy
@@ -29,7 +31,8 @@ async def make_services(database: postgres.Pool, client: redis.Redis) -> Service
     settings = Settings(partitions=PARTITIONS, drain_s=5)
     async with postgres.transaction(database) as connection:
         installation = await tenancy.install(connection, PARTITIONS)
-    till = Till(client, TillSettings(installation.epoch, PARTITIONS, 3600))
+    await rollup_store.ensure_offsets(database, PARTITIONS)
+    till = Till(client, TillSettings(installation.epoch, PARTITIONS, 3600), ask_book=claim.asker(database, PARTITIONS))
     await till.initialize()
     terms = TermsCache(database, clock.real_clock, PARTITIONS)
     return Services(settings, clock.real_clock, database, client, till, terms, PriceBook(1, []))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tallybook.core.clock import real_clock
 from tallybook.core.tenant import Tenant
 from tallybook.flows import period, terms, test_clock
 from tallybook.flows.services import Services
@@ -18,7 +19,7 @@ from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
 from tallybook.subscriptions import clock_store
 from tallybook.tenancy import actions as tenancy
-from tests.support import api
+from tests.support import api, waiting
 from tests.support.api import Account, Api
 
 Json = dict[str, Any]
@@ -144,6 +145,21 @@ class World:
         )
         return [(f"{row['starts_at']:%Y-%m-%d}", f"{row['ends_at']:%Y-%m-%d}", row["state"]) for row in rows]
 
+    async def caught_up(self) -> None:
+        """Wait until the book has read all of the log."""
+
+        async def is_level() -> bool:
+            rows = await self.services.database.fetch("SELECT last_seq FROM log_offsets ORDER BY partition")
+            return [row["last_seq"] for row in rows] == await self.services.till.sequences()
+
+        await waiting.until(is_level)
+
+    async def forget_ids(self) -> None:
+        """Do to the till's memory what two hot windows do."""
+        keys = await self.services.redis.execute_command("KEYS", "{p*}:d:*")
+        if keys:
+            await self.services.redis.execute_command("DEL", *keys)
+
     async def close_due(self) -> list[period.Settled]:
         """Close what is due by now; nothing may be left undone."""
         results = await period.close_due(self.services)
@@ -187,7 +203,7 @@ async def make_services(database: postgres.Pool, client: Redis, clock: HandClock
     services = await api.make_services(database, client)
     settings = replace(services.settings, period_grace_s=0)
     found = replace(services, clock=clock, settings=settings, terms=TermsCache(database, clock, api.PARTITIONS))
-    await rollup_store.ensure_offsets(database, api.PARTITIONS)
+    await rollup.prepare(database, api.PARTITIONS, real_clock())
     return found
 
 

@@ -63,8 +63,8 @@ class Receipt:
     """The till's answer to one command. Amounts are 1e-9 of the pool's unit.
 
     `found` is what the script met while applying it: for usage the part that the spare pool paid (a void: got, negative), for SET and
-    EXPIRY what was left before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it came with the
-    same idempotency key.
+    EXPIRY what was left before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it
+    came with the same idempotency key.
     """
 
     outcome: Outcome

@@ -1,6 +1,5 @@
 """The till: charges go in, receipts come out, and a receipt is only given for what is on disk (Redis runs `appendfsync always`)."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -90,6 +89,11 @@ class Till:
         answer; then it is not known what was recorded, and sending the same identities again is safe.
         """
         return await self._lane.charge(charges)
+
+    @property
+    def hot_window_s(self) -> int:
+        """How long the till remembers an identity at least."""
+        return self._settings.hot_window_s
 
     @property
     def epoch(self) -> str:

@@ -21,6 +21,8 @@ from tallybook.client.meter.outbox import MeterSettings
 from tallybook.client.meter.problems import Problem
 from tallybook.client.models import Address, NewCustomer, Overage
 from tallybook.client.requests import UNSET
+from tallybook.client.tracking.attribution import attribution
+from tallybook.client.tracking.tracked import tracked
 
 __all__ = [
     "UNSET",
@@ -46,4 +48,6 @@ __all__ = [
     "TallybookError",
     "Unauthorized",
     "ValidationError",
+    "attribution",
+    "tracked",
 ]

@@ -79,6 +79,7 @@ class Tallybook(_Resources[Sync]):
         address = transport.address(api_key, url, timeout_s, retries)
         self._transport = transport.SyncTransport(address, http)
         super().__init__(self._transport.send)
+        self.send_once = self._transport.send_once
         self.meter = Meter(Outbox(meter, address, on_error))
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -115,6 +116,7 @@ class AsyncTallybook(_Resources[Async]):
         address = transport.address(api_key, url, timeout_s, retries)
         self._transport = transport.AsyncTransport(address, http)
         super().__init__(self._transport.send)
+        self.send_once = self._transport.send_once
         self.meter = AsyncMeter(Outbox(meter, address, on_error))
 
     async def flush(self, timeout_s: float | None = None) -> bool:

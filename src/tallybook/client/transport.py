@@ -9,7 +9,7 @@ import hashlib
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -150,8 +150,15 @@ class SyncTransport:
                 return request.read(json_of(outcome))
             time.sleep(pause)
 
-    def _attempt(self, request: Request[Any]) -> httpx.Response | httpx.TransportError:
-        arguments = _arguments(request)
+    def send_once(self, request: Request[T], timeout_s: float) -> T:
+        """The answer of one attempt that takes at most `timeout_s`. Raises TallybookError."""
+        outcome = self._attempt(request, timeout=timeout_s)
+        _Attempts(replace(self.address, retries=0)).after(outcome)
+        assert isinstance(outcome, httpx.Response)
+        return request.read(json_of(outcome))
+
+    def _attempt(self, request: Request[Any], **more: float) -> httpx.Response | httpx.TransportError:
+        arguments = _arguments(request) | more
         arguments["headers"] |= self.address.headers()
         try:
             return self._http.request(request.method, f"{self.address.url}/api/v1{request.path}", **arguments)
@@ -184,8 +191,15 @@ class AsyncTransport:
                 return request.read(json_of(outcome))
             await asyncio.sleep(pause)
 
-    async def _attempt(self, request: Request[Any]) -> httpx.Response | httpx.TransportError:
-        arguments = _arguments(request)
+    async def send_once(self, request: Request[T], timeout_s: float) -> T:
+        """The answer of one attempt that takes at most `timeout_s`. Raises TallybookError."""
+        outcome = await self._attempt(request, timeout=timeout_s)
+        _Attempts(replace(self.address, retries=0)).after(outcome)
+        assert isinstance(outcome, httpx.Response)
+        return request.read(json_of(outcome))
+
+    async def _attempt(self, request: Request[Any], **more: float) -> httpx.Response | httpx.TransportError:
+        arguments = _arguments(request) | more
         arguments["headers"] |= self.address.headers()
         try:
             return await self._http.request(request.method, f"{self.address.url}/api/v1{request.path}", **arguments)

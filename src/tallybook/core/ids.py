@@ -20,3 +20,11 @@ def event_digest(tenant_id: int, customer_id: int, event_id: str) -> bytes:
 def event_public_id(digest: bytes) -> str:
     """`evt_…`, derived from the identity so that a replay answers with the same id."""
     return "evt_" + digest.hex()
+
+
+def event_digest_of(public_id: str) -> bytes | None:
+    """The identity that a public id stands for, or None for what is no `evt_…`."""
+    prefix, _, digits = public_id.partition("_")
+    if prefix != "evt" or len(digits) != 2 * DIGEST_BYTES or not set(digits) <= set("0123456789abcdef"):
+        return None
+    return bytes.fromhex(digits)

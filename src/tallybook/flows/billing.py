@@ -4,6 +4,7 @@ Runs inside the transaction that starts the subscription or closes the period, s
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tallybook.catalog import store as catalog
@@ -38,7 +39,8 @@ async def bill(connection: Connection, subscription: Subscription, ended: UsageP
     )
     base = await _base_lines(connection, subscription, ended.ends_at) if renews else []
     period = subscriptions.cycle_at(subscription, ended.ends_at) if base else ended.span
-    draft = _draft(subscription, ended.ends_at, period, [*base, *overage])
+    late = await invoice_store.late_usage(connection, ended.customer_id, subscription.id, ended.starts_at)
+    draft = replace(_draft(subscription, ended.ends_at, period, [*base, *overage]), late=tuple(late))
     return await invoices.issue(connection, ended.tenant, now, draft)
 
 

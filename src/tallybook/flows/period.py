@@ -4,6 +4,7 @@
 2. `publish`: the till learns of the new version. From here no event can take from the period's pools.
 3. `mark`: a tick is appended to the partition's log. Everything the period was charged stands before it.
 4. `catch_up`: wait until the book has read the log up to the tick. Partitions that are far behind are left for the next attempt.
+   What turns out to have been counted twice is taken back now (`repeats`), and the book waited for once more.
 5. `settle`: one transaction computes the lines from the book, issues the invoice, closes the period, opens the next one.
 6. `expire`: the till drops the closed pools.
 
@@ -21,7 +22,7 @@ from tallybook.charge.commands import Charge
 from tallybook.core import errors, ids, partitions, pools, usage_log
 from tallybook.core.pools import PoolKind
 from tallybook.core.tenant import Tenant
-from tallybook.flows import billing, terms
+from tallybook.flows import billing, repeats, terms
 from tallybook.flows.services import Services
 from tallybook.invoice import store as invoice_store
 from tallybook.invoice.model import Invoice
@@ -74,10 +75,18 @@ async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[
     for tenant in {period.tenant.id: period.tenant for period in periods}.values():
         await terms.publish(services, tenant)
     behind = await catch_up(services, await mark(services, periods))
-    results = [
-        _too_early(period) if _partition(services, period) in behind else await _settle_one(services, period)
-        for period in periods
-    ]
+    ready = [period for period in periods if _partition(services, period) not in behind]
+    swept = await repeats.before_billing(services, ready)
+    if swept.customers:
+        behind |= await catch_up(services, await _tick(services, ready))
+    results: list[Settled | Unsettled] = []
+    for period in periods:
+        if _partition(services, period) in behind:
+            results.append(_not_yet(period, "book_behind", "The book has not read the log far enough to bill this period."))
+        elif period.customer_id in swept.stuck:
+            results.append(_not_yet(period, "pool_frozen", "Something was counted twice, and the pools take no change now."))
+        else:
+            results.append(await _settle_one(services, period))
     for tenant in {result.period.tenant.id: result.period.tenant for result in results}.values():
         await terms.publish(services, tenant)
     await expire(services, [result.period for result in results if isinstance(result, Settled)])
@@ -95,9 +104,7 @@ async def begin(services: Services, periods: Sequence[UsagePeriod]) -> None:
 async def mark(services: Services, periods: Sequence[UsagePeriod]) -> dict[int, int]:
     """Step 3: a tick in each partition that has none yet for these periods. Returns the sequence to reach in each partition."""
     unmarked = [period for period in periods if period.closing_seq is None]
-    ticks = {
-        partition: await services.till.tick(partition) for partition in {_partition(services, period) for period in unmarked}
-    }
+    ticks = await _tick(services, unmarked)
     async with postgres.transaction(services.database) as connection:
         for period in unmarked:
             await period_store.save_closing_seq(connection, period, ticks[_partition(services, period)])
@@ -106,6 +113,11 @@ async def mark(services: Services, periods: Sequence[UsagePeriod]) -> dict[int, 
         partition = _partition(services, period)
         goals[partition] = max(goals.get(partition, 0), period.closing_seq or 0)
     return goals
+
+
+async def _tick(services: Services, periods: Sequence[UsagePeriod]) -> dict[int, int]:
+    """A tick in each of the periods' partitions: its sequence, by partition."""
+    return {partition: await services.till.tick(partition) for partition in {_partition(services, period) for period in periods}}
 
 
 async def catch_up(services: Services, goals: dict[int, int]) -> set[int]:
@@ -120,8 +132,8 @@ async def catch_up(services: Services, goals: dict[int, int]) -> set[int]:
         await asyncio.sleep(_POLL_S)
 
 
-def _too_early(period: UsagePeriod) -> Unsettled:
-    return Unsettled(period, errors.Unavailable("book_behind", "The book has not read the log far enough to bill this period."))
+def _not_yet(period: UsagePeriod, code: str, message: str) -> Unsettled:
+    return Unsettled(period, errors.Unavailable(code, message))
 
 
 async def _settle_one(services: Services, period: UsagePeriod) -> Settled | Unsettled:

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tallybook.flows import reconcile_till
+from tallybook.flows import freezing, reconcile_till
 from tallybook.rollup import sums
-from tallybook.rollup.sums import PoolDifference, Sum
+from tallybook.rollup.sums import Customers, PoolDifference, Sum
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
@@ -50,6 +50,18 @@ async def reconcile(database: Pool, client: Redis, partitions: int, freeze: Free
     return Report([*book_sums, *till_sums], differences, frozen)
 
 
+async def customer(database: Pool, client: Redis, partitions: int, tenant_id: int, customer_id: int) -> Report:
+    """Compare everything there is of one customer. Freezes nothing."""
+    of = Customers(customer_id, customer_id)
+    async with postgres.snapshot(database) as connection:
+        events = await sums.events_and_hours(connection, of)
+        pools, differences = await sums.pools(connection, of)
+    chunk = reconcile_till.chunk_of(tenant_id, customer_id, partitions)
+    of_till = await reconcile_till.compare_chunk(database, client, chunk)
+    lost = Sum("comparisons stopped by missing log entries", int(of_till is None), 0)
+    return Report([*events, *pools, lost], [*differences, *(of_till or [])])
+
+
 async def _book(database: Pool) -> tuple[list[Sum], list[PoolDifference]]:
     async with postgres.snapshot(database) as connection:
         events = await sums.events_and_hours(connection)
@@ -65,6 +77,7 @@ async def _freeze(differences: Sequence[PoolDifference], freeze: Freeze) -> list
         if difference.tenant_id == 0:
             _LOG.critical("customer %d differs and is not in the book, so it was not frozen", difference.customer_id)
             continue
-        await freeze(difference.tenant_id, difference.customer_id, f"{difference.pool} does not reconcile")
+        why = freezing.reason(difference.pool, f"does not reconcile: {difference.what}")
+        await freeze(difference.tenant_id, difference.customer_id, why)
         frozen.append(difference.customer_id)
     return frozen

@@ -31,23 +31,50 @@ class _Totals:
     differing: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Customers of one partition that are compared together, and the tenants of those that the book knows."""
+
+    partition: int
+    customer_ids: Sequence[int]
+    tenants: Mapping[int, int]
+
+
 async def compare(database: Pool, client: Redis, partitions: int) -> tuple[list[Sum], list[PoolDifference]]:
     """All pools of till and book, in both directions, and the state of each partition's log."""
+    totals, differences, lost = _Totals(), list[PoolDifference](), 0
+    for chunk in await chunks(database, client, partitions):
+        found = await compare_chunk(database, client, chunk, totals)
+        lost += found is None
+        differences += found or []
+    till_sum = Sum(f"till = book + log, left in {totals.pools} pools", totals.till, totals.book, totals.differing)
+    lost_sum = Sum("comparisons stopped by missing log entries", lost, 0)
+    return [till_sum, lost_sum, *await logs(database, client, partitions)], differences
+
+
+async def chunks(database: Pool, client: Redis, partitions: int) -> list[Chunk]:
+    """All customers that the book or the till has pools of."""
     async with database.acquire() as connection:
         tenants = await sums.customers(connection)
-    chunks = _chunks(tenants, await _customers_of_till(client), partitions)
-    totals, differences, lost = _Totals(), list[PoolDifference](), 0
-    for partition, customer_ids in chunks:
-        try:
-            differences += await _compare_chunk(database, client, partition, customer_ids, tenants, totals)
-        except _EntriesLostError:
-            lost += 1
-    till_sum = Sum(f"till = book + log, left in {totals.pools} pools", totals.till, totals.book, totals.differing)
-    return [
-        till_sum,
-        Sum("comparisons stopped by missing log entries", lost, 0),
-        *await _logs(database, client, partitions),
-    ], differences
+    found = _chunks(tenants, await _customers_of_till(client), partitions)
+    return [Chunk(partition, customer_ids, tenants) for partition, customer_ids in found]
+
+
+def chunk_of(tenant_id: int, customer_id: int, partitions: int) -> Chunk:
+    """One customer."""
+    return Chunk(partition_names.of(tenant_id, customer_id, partitions), [customer_id], {customer_id: tenant_id})
+
+
+async def compare_chunk(
+    database: Pool, client: Redis, chunk: Chunk, totals: _Totals | None = None
+) -> list[PoolDifference] | None:
+    """The pools of these customers that differ; None when the log lacks entries, so that nothing can be said."""
+    try:
+        return await _compare_chunk(
+            database, client, chunk.partition, chunk.customer_ids, chunk.tenants, _Totals() if totals is None else totals
+        )
+    except _EntriesLostError:
+        return None
 
 
 class _EntriesLostError(Exception):
@@ -147,7 +174,7 @@ def _differences(
     return found
 
 
-async def _logs(database: Pool, client: Redis, partitions: int) -> list[Sum]:
+async def logs(database: Pool, client: Redis, partitions: int) -> list[Sum]:
     """Whether each log is dense up to the till's sequence, and the book not beyond it."""
     numbers = range(partitions)
     before = await store.offsets(database, numbers)

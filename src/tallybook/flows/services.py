@@ -1,5 +1,6 @@
 """What the flows work with, built once by `app` and passed down."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tallybook.charge.till import Till
@@ -24,3 +25,7 @@ class Services:
     terms: TermsCache
     book: PriceBook
     lookout: Lookout = field(default_factory=Lookout)
+    observe_repeats: Callable[[int], None] = lambda _count: None
+    """Told how many events were taken back because they had been counted before."""
+    clock_skew_s: float = 0.0
+    """How far this process' clock is from the stores', the furthest of them; watched at the side."""

@@ -56,6 +56,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class LateUsage:
+    """Usage that a period pays although it happened in a closed one: `period`, None when that was before any. Signed sums."""
+
+    feature_code: str
+    period: Period | None
+    events: int
+    quantity_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """An invoice without a number. `billed_at` is the period boundary it belongs to: one invoice a subscription and boundary."""
 
@@ -66,6 +76,7 @@ class Draft:
     billed_at: datetime
     period: Period
     lines: tuple[Line, ...]
+    late: tuple[LateUsage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ RETURNING next_number - 1 AS number;
 -- Issues an invoice.
 INSERT INTO invoices (
     tenant_id, public_id, number, customer_id, subscription_id, billed_at, type, status, total_cents, period_start, period_end,
-    issued_at, due_at, plan_name, created_at, updated_at
+    issued_at, due_at, plan_name, created_at, updated_at, metadata
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, 'outstanding', $8, $9, $10, $11, $11, $12, $11, $11)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 'outstanding', $8, $9, $10, $11, $11, $12, $11, $11, $13)
 RETURNING id;
 
 -- name: insert_lines
@@ -69,6 +69,22 @@ LIMIT $6;
 SELECT pool, opening, charged, adjusted, balance FROM pool_balances
 WHERE customer_id = $1 AND pool LIKE $2
 ORDER BY pool;
+
+-- name: late_usage
+-- Usage, less what was taken back, that a period pays although it happened before: by feature and the period it happened in.
+SELECT f.code AS feature_code, b.starts_at, b.ends_at,
+    sum(CASE e.kind WHEN 0 THEN 1 ELSE -1 END)::bigint AS events, sum(e.quantity_nano) AS quantity_nano
+FROM usage_events AS e
+INNER JOIN features AS f ON f.id = e.feature_id
+LEFT JOIN LATERAL (
+    SELECT p.starts_at, p.ends_at
+    FROM billing_periods AS p INNER JOIN subscriptions AS s ON s.id = p.subscription_id
+    WHERE s.customer_id = e.customer_id AND p.starts_at <= e.belongs_to AND e.belongs_to < p.ends_at
+    ORDER BY p.starts_at DESC LIMIT 1
+) AS b ON true
+WHERE e.customer_id = $1 AND e.period_start = $2 AND e.belongs_to IS NOT NULL AND e.kind IN (0, 5) AND e.pool LIKE $3
+GROUP BY f.code, b.starts_at, b.ends_at
+ORDER BY b.starts_at, f.code;
 
 -- name: rolled_up_to
 -- The last log sequence of a partition that the book has read.

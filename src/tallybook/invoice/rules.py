@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from tallybook.catalog.model import FeatureTerms
 from tallybook.core import clock, money, pools
 from tallybook.core.pools import PoolKind
-from tallybook.invoice.model import BasePrice, InvoiceType, Line, PoolTotals
+from tallybook.invoice.model import BasePrice, InvoiceType, LateUsage, Line, PoolTotals
 
 _CYCLE_WORDS = {
     "weekly": "week",
@@ -29,6 +29,21 @@ def invoice_type(lines: Iterable[Line]) -> InvoiceType:
 def total_cents(lines: Iterable[Line]) -> int:
     """The sum of the lines as they are printed."""
     return sum(line.amount_cents for line in lines)
+
+
+def metadata(late: Iterable[LateUsage]) -> Mapping[str, object]:
+    """What an invoice says beside its lines: which of its usage belongs to periods that were closed before."""
+    named = [
+        {
+            "featureCode": one.feature_code,
+            "periodStart": None if one.period is None else clock.iso(one.period.starts_at),
+            "periodEnd": None if one.period is None else clock.iso(one.period.ends_at),
+            "events": one.events,
+            "quantity": money.units(one.quantity_nano),
+        }
+        for one in late
+    ]
+    return {"lateUsage": named} if named else {}
 
 
 def base_line(base: BasePrice) -> Line:

@@ -5,9 +5,10 @@ from datetime import datetime
 
 from tallybook.core.tenant import Tenant
 from tallybook.invoice import rules
-from tallybook.invoice.model import Draft, Invoice, InvoiceStatus, Line, PoolTotals
+from tallybook.invoice.model import Draft, Invoice, InvoiceStatus, LateUsage, Line, PoolTotals
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
+from tallybook.subscriptions.rules import Period
 
 _QUERIES = queries.load(__package__)
 
@@ -29,6 +30,7 @@ async def insert(connection: Connection, tenant: Tenant, now: datetime, public_i
         draft.period.ends_at,
         now,
         draft.plan_name,
+        rules.metadata(draft.late),
     )
     lines = [_line_columns(invoice_id, position, line) for position, line in enumerate(draft.lines, 1)]
     await connection.executemany(_QUERIES["insert_lines"], lines)
@@ -79,6 +81,22 @@ async def pools_of_period(
     pattern = f"{subscription_id}.%.{period_start_s}"
     rows = await connection.fetch(_QUERIES["pools_of_period"], customer_id, pattern)
     return [PoolTotals(row["pool"], *(int(row[name]) for name in ("opening", "charged", "adjusted", "balance"))) for row in rows]
+
+
+async def late_usage(
+    connection: Connection, customer_id: int, subscription_id: int, period_start: datetime
+) -> Sequence[LateUsage]:
+    """What a subscription's period pays of usage that happened in closed ones. Ask once the book has read far enough."""
+    rows = await connection.fetch(_QUERIES["late_usage"], customer_id, period_start, f"{subscription_id}.%")
+    return [
+        LateUsage(
+            row["feature_code"],
+            None if row["starts_at"] is None else Period(row["starts_at"], row["ends_at"]),
+            row["events"],
+            int(row["quantity_nano"]),
+        )
+        for row in rows
+    ]
 
 
 async def rolled_up_to(connection: Connection, partition: int) -> int:

@@ -2,12 +2,12 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from tallybook.core import clock
 from tallybook.rollup import aggregate, log_reader, rules, store
-from tallybook.rollup.model import Effects, GapError, Offset, PassResult, RawEntry
+from tallybook.rollup.model import Effects, GapError, Offset, PassResult, Quarantined, RawEntry
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
@@ -18,7 +18,7 @@ _ATTEMPTS = 3
 async def roll_up(
     database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None
 ) -> PassResult:
-    """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 20,000 events at most.
+    """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 60,000 events at most.
 
     With an epoch, only the log of the till that has it; raises UnknownLogError when Redis holds another one or an older copy.
     Raises OffsetMovedError when another worker was faster, GapError when an entry is missing (after writing what comes before it
@@ -50,6 +50,18 @@ async def _book(
     return PassResult(effects.events, len(entries), len(effects.quarantined), _lag_ms(effects.oldest_accepted_at, now))
 
 
+async def skip_lost(database: Pool, gap: GapError, now: datetime) -> None:
+    """Go on after entries that are lost for good, by an operator's word. What is lost stands in quarantine until it is dropped.
+
+    Raises OffsetMovedError when the book no longer waits for them.
+    """
+    last = gap.found - 1
+    reason = f"log entries {gap.expected} to {last} are lost"
+    async with postgres.transaction(database) as connection:
+        await store.skip_lost(connection, Offset(gap.partition, gap.expected - 1, last), now)
+        await store.set_aside(connection, [Quarantined(gap.partition, gap.expected, None, reason, b"")])
+
+
 def _dense(entries: Sequence[RawEntry], after: Mapping[int, int]) -> tuple[list[Offset], list[RawEntry], GapError | None]:
     """The offsets and entries up to the first missing sequence of each partition, and the first gap."""
     last = dict(after)
@@ -77,7 +89,7 @@ async def _still_stands(database: Pool, gap: GapError) -> bool:
 
 async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None) -> None:
     """Commit offsets and effects together, trying again when Postgres says that this may help."""
-    await _make_missing_months(database, effects, now)
+    await _make_months(database, effects.months, now)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with postgres.transaction(database) as connection:
@@ -104,10 +116,16 @@ async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetim
     return refused
 
 
-async def _make_missing_months(database: Pool, effects: Effects, now: datetime) -> None:
-    """Months of these events, and the coming one so that nobody waits for it at midnight."""
+async def prepare(database: Pool, partitions: int, now: datetime) -> None:
+    """Give the book what it needs before the first event: offsets, and the months that events arrive in."""
+    await store.ensure_offsets(database, partitions)
+    await _make_months(database, [], now)
+
+
+async def _make_months(database: Pool, months: Iterable[tuple[int, int]], now: datetime) -> None:
+    """These months, this one, and the coming one so that nobody waits for it at midnight."""
     coming = (now.year + 1, 1) if now.month == rules.DECEMBER else (now.year, now.month + 1)
-    wanted = {*effects.months, (now.year, now.month), coming}
+    wanted = {*months, (now.year, now.month), coming}
     if {store.month_name(*month) for month in wanted} - await store.months_made(database):
         async with postgres.transaction(database) as connection:
             await store.make_months(connection, sorted(wanted))

@@ -40,6 +40,14 @@ class Booked:
         return usage_log.place(self.seq, self.position)
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the outside calls an event's customer and feature."""
+
+    customer_public_id: str
+    feature_code: str
+
+
 async def originals(connection: Querying, digests: Iterable[bytes], since: datetime) -> Mapping[bytes, Booked]:
     """Of these identities, those that were counted since a time: by digest, the first event of each."""
     found = [_booked(row) for row in await connection.fetch(_SQL["usage_by_identity"], list(digests), since)]
@@ -56,6 +64,13 @@ async def void_of(connection: Querying, booked: Booked) -> Booked | None:
     """What took an event back, if anything did."""
     row = await connection.fetchrow(_SQL["void_of_event"], booked.record.customer_id, booked.place, booked.partition)
     return None if row is None else _booked(row)
+
+
+async def names(connection: Querying, booked: Booked) -> Names:
+    """What the outside calls an event's customer and feature."""
+    row = await connection.fetchrow(_SQL["names_of_event"], booked.record.customer_id, booked.record.feature_id)
+    assert row is not None
+    return Names(row["customer_public_id"], row["feature_code"])
 
 
 async def repeats(connection: Querying, customer_ids: Iterable[int], since: datetime) -> list[Booked]:

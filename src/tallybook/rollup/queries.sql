@@ -291,6 +291,12 @@ CROSS JOIN LATERAL (
 -- The usage event that was first counted under an identity.
 SELECT * FROM usage_events WHERE digest = $1 AND tenant_id = $2 AND kind = 0 ORDER BY seq, position LIMIT 1;
 
+-- name: names_of_event
+-- What the outside calls a customer and a feature.
+SELECT c.public_id AS customer_public_id, f.code AS feature_code
+FROM customers AS c CROSS JOIN features AS f
+WHERE c.id = $1 AND f.id = $2;
+
 -- name: void_of_event
 -- What took back the event at a place of a customer's log.
 SELECT * FROM usage_events WHERE customer_id = $1 AND voids = $2 AND partition = $3;
@@ -346,3 +352,55 @@ SELECT pg_try_advisory_lock(x'74a11b03'::bigint) AS claimed;
 -- name: release_sweep
 -- Lets go of the search.
 SELECT pg_advisory_unlock(x'74a11b03'::bigint);
+
+-- name: begin_epoch
+-- From now on the offsets belong to a till with this epoch; a pass over the log of the one before finds them moved.
+WITH locked AS (SELECT partition FROM log_offsets ORDER BY partition FOR UPDATE)
+UPDATE log_offsets AS held SET epoch = $1
+FROM locked WHERE locked.partition = held.partition
+RETURNING held.partition, held.last_seq, held.accepted_at;
+
+-- name: skip_lost
+-- Moves an offset over entries that are lost, if it still stands before them.
+UPDATE log_offsets SET last_seq = $3, rolled_at = $4 WHERE partition = $1 AND last_seq = $2 RETURNING partition;
+
+-- name: open_pools
+-- Pools that are not closed, with what they were opened with and what is left.
+SELECT customer_id, tenant_id, pool, opening, balance FROM pool_balances WHERE NOT closed;
+
+-- name: reopened_pools
+-- Pools that were opened again after they had expired: their opening can't be told from the sums of both.
+SELECT p.customer_id, p.tenant_id, p.pool FROM pool_balances AS p
+WHERE NOT p.closed AND EXISTS (
+    SELECT FROM pool_ledger AS l WHERE l.customer_id = p.customer_id AND l.pool = p.pool AND l.kind = 'expiry'
+);
+
+-- name: identities_since
+-- What the till remembers of what it accepted since a time: the amount it added to the pool, and what it found while doing it.
+SELECT
+    partition, digest, fingerprint, accepted_at, pool_left, spare_left,
+    CASE kind WHEN 2 THEN pool_left WHEN 5 THEN spare_amount - amount ELSE -amount END AS amount,
+    CASE kind WHEN 1 THEN 0 WHEN 2 THEN amount + pool_left ELSE spare_amount END AS found
+FROM usage_events
+WHERE accepted_at >= $1 AND kind IN (0, 1, 2, 5);
+
+-- name: quarantined_since
+-- What is or was in quarantine and was accepted since a time.
+SELECT partition, position, payload, accepted_at FROM quarantine WHERE accepted_at >= $1 OR accepted_at IS NULL;
+
+-- name: freeze
+-- Notes that a customer's pools take nothing; a first reason stays.
+INSERT INTO frozen_customers (customer_id, tenant_id, reason) VALUES ($1, $2, $3)
+ON CONFLICT (customer_id) DO NOTHING;
+
+-- name: thaw
+-- Forgets it.
+DELETE FROM frozen_customers WHERE customer_id = $1;
+
+-- name: frozen
+-- Customers whose pools take nothing, those frozen first before the others.
+SELECT customer_id, tenant_id, reason, frozen_at FROM frozen_customers ORDER BY frozen_at, customer_id;
+
+-- name: hold_frozen
+-- A frozen customer, kept so until the transaction ends.
+SELECT customer_id FROM frozen_customers WHERE customer_id = $1 FOR UPDATE;

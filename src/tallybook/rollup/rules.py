@@ -66,11 +66,16 @@ def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
         return f"tenant {record.tenant_id} or customer {record.customer_id} is out of range"
     if "\0" in record.pool or len(record.pool) > POOL_NAME_MAX:
         return "pool name contains NUL or is too long"
-    if record.kind == Kind.USAGE and not 0 <= found <= record.amount:
+    if not _is_part(found, record):
         return f"purchased credits paid {found} of {record.amount}"
-    if record.kind == Kind.VOID and not record.amount <= found <= 0:
-        return f"purchased credits got {found} of {record.amount}"
     return None
+
+
+def _is_part(paid_by_credits: int, record: usage_log.Record) -> bool:
+    """Whether what purchased credits paid is a part of the usage; a void has both with the other sign."""
+    if record.kind == Kind.USAGE:
+        return 0 <= paid_by_credits <= record.amount
+    return record.kind != Kind.VOID or record.amount <= paid_by_credits <= 0
 
 
 def detail_problem(record: usage_log.Record) -> str | None:

@@ -6,7 +6,7 @@ The only module that imports asyncpg. asyncpg carries no types, so everything el
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
@@ -82,6 +82,7 @@ class Connection(Querying, Protocol):
     """One connection to the book."""
 
     def transaction(self, *, isolation: str | None = None, readonly: bool = False, deferrable: bool = False) -> Transaction: ...
+    def cursor(self, query: str, *args: object, prefetch: int | None = None) -> AsyncIterable[Row]: ...
     def is_closed(self) -> bool: ...
     async def close(self, *, timeout: float | None = None) -> None: ...
     def terminate(self) -> None: ...

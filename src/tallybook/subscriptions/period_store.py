@@ -57,6 +57,11 @@ async def begin_closing(connection: Connection, period: UsagePeriod, ends_at: da
     return row is not None
 
 
+async def forget_closing_seqs(connection: Connection) -> None:
+    """The till was made anew: periods that are being closed have to be marked in its log again."""
+    await connection.execute(_QUERIES["forget_closing_seqs"])
+
+
 async def save_closing_seq(connection: Connection, period: UsagePeriod, sequence: int) -> None:
     """Note the log sequence the book must pass; the first one noted stays."""
     await connection.execute(_QUERIES["save_closing_seq"], period.subscription_id, period.starts_at, sequence)

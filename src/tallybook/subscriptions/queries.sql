@@ -118,6 +118,10 @@ UPDATE billing_periods SET state = 'closing', ends_at = $3
 WHERE subscription_id = $1 AND starts_at = $2 AND state = 'open'
 RETURNING subscription_id;
 
+-- name: forget_closing_seqs
+-- Has every period that is being closed marked anew: the till was made anew, and a mark it lost may never be passed.
+UPDATE billing_periods SET closing_seq = NULL WHERE state = 'closing' AND closing_seq IS NOT NULL;
+
 -- name: save_closing_seq
 -- Notes how far the book has to read; the first place noted stays.
 UPDATE billing_periods SET closing_seq = $3

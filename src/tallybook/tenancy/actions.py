@@ -38,6 +38,11 @@ async def note_till_made(connection: Connection) -> None:
     await store.note_till_made(connection)
 
 
+async def renew_epoch(connection: Connection) -> Installation:
+    """Give the installation a new, random epoch for a till that is made anew. Whoever has the old one is refused."""
+    return await store.renew_epoch(connection, secrets.token_hex(_EPOCH_BYTES))
+
+
 async def create_organization(connection: Connection, name: str) -> tuple[Tenant, Tenant]:
     """Make an organization. Returns its live and its sandbox tenant."""
     organization_id = ids.new("org")

@@ -76,8 +76,12 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is fixed for the life of an installation. `till_made`: the till was given the epoch; one without it has been lost."""
+    """What is fixed for an installation. `till_made`: the till was given the epoch, and one without it has been lost.
+
+    A till that is made anew gets another epoch; `former_epoch` is the one before.
+    """
 
     epoch: str
     partitions: int
     till_made: bool = False
+    former_epoch: str | None = None

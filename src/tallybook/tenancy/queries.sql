@@ -140,8 +140,21 @@ INSERT INTO installation (epoch, partitions) VALUES ($1, $2) ON CONFLICT (single
 
 -- name: installation
 -- Reads epoch and partitions, and whether the till was given the epoch.
-SELECT epoch, partitions, till_made_at IS NOT NULL AS till_made FROM installation;
+SELECT epoch, partitions, till_made_at IS NOT NULL AS till_made, former_epoch FROM installation;
 
 -- name: note_till_made
 -- Notes that the till has the epoch: from now on one without it is a lost till, not a new one.
 UPDATE installation SET till_made_at = now() WHERE till_made_at IS NULL;
+
+-- name: renew_epoch
+-- Gives the installation a new epoch: a till with the old one is refused from here on.
+UPDATE installation SET former_epoch = epoch, epoch = $1, till_made_at = coalesce(till_made_at, now())
+RETURNING epoch, partitions, true AS till_made, former_epoch;
+
+-- name: tenant_terms_versions
+-- How often the terms of each tenant have changed.
+SELECT id, terms_version FROM tenants;
+
+-- name: customer_terms_versions
+-- How often the terms of each customer have changed, those that ever did, in parts.
+SELECT tenant_id, customer_id, version FROM customer_terms WHERE customer_id > $1 ORDER BY customer_id LIMIT $2;

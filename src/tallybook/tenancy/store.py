@@ -167,12 +167,32 @@ async def install(connection: Connection, epoch: str, partitions: int) -> None:
 async def find_installation(connection: Connection) -> Installation | None:
     """What is fixed, None before `install`."""
     row = await connection.fetchrow(_SQL["installation"])
-    return None if row is None else Installation(row["epoch"], row["partitions"], row["till_made"])
+    return None if row is None else _installation(row)
+
+
+async def renew_epoch(connection: Connection, epoch: str) -> Installation:
+    """Give the installation a new epoch."""
+    return _installation((await connection.fetch(_SQL["renew_epoch"], epoch))[0])
+
+
+async def tenant_terms_versions(connection: Connection) -> dict[int, int]:
+    """By tenant."""
+    return {row["id"]: row["terms_version"] for row in await connection.fetch(_SQL["tenant_terms_versions"])}
+
+
+async def customer_terms_versions(connection: Connection, after: int, limit: int) -> list[tuple[int, int, int]]:
+    """(tenant, customer, version) of customers with a row id beyond `after`, in order."""
+    rows = await connection.fetch(_SQL["customer_terms_versions"], after, limit)
+    return [(row["tenant_id"], row["customer_id"], row["version"]) for row in rows]
 
 
 async def note_till_made(connection: Connection) -> None:
     """The till has the epoch."""
     await connection.execute(_SQL["note_till_made"])
+
+
+def _installation(row: Row) -> Installation:
+    return Installation(row["epoch"], row["partitions"], row["till_made"], row["former_epoch"])
 
 
 def _tenant(row: Row) -> Tenant:

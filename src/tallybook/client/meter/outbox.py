@@ -3,12 +3,13 @@
 Used by the caller's threads (`put`) and by one sender, which is a thread or a task.
 """
 
+import gc
 import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from tallybook.client import errors, transport
 from tallybook.client.meter import event, problems
@@ -41,6 +42,14 @@ class MeterSettings:
     close_s: float = 5.0
 
 
+class Reading(Protocol):
+    """A response whose usage is not known yet."""
+
+    def finish(self) -> None:
+        """Put in what is known."""
+        ...
+
+
 class Step(NamedTuple):
     """Whether a batch is done with, and how many seconds to wait before the next request."""
 
@@ -68,6 +77,7 @@ class Outbox:
         """Set by the sender: called when events were settled."""
         self._underway: dict[int, Callable[[], None]] = {}
         self._numbers = 0
+        self._open: dict[Reading, object] = {}
 
     @property
     def pending(self) -> int:
@@ -148,6 +158,27 @@ class Outbox:
         reading = set(self._underway)
         return lambda: not (reading & self._underway.keys()) and (self.pending == 0 or (not reading and self.settled() >= target))
 
+    def watch(self, reading: Reading, source: object) -> None:
+        """Remember a response that the caller has begun to read, and keep what it is read from, until it is finished.
+
+        When the caller forgets a stream, Python finalizes all that nobody else holds; the rest could not be read any more.
+        """
+        self._open[reading] = source
+
+    def unwatch(self, reading: Reading) -> None:
+        """The response is finished."""
+        self._open.pop(reading, None)
+
+    def collect_forgotten(self) -> bool:
+        """Have streams found that the caller broke off and did not close; their parts hold each other until Python looks for such.
+
+        Returns whether it looked.
+        """
+        if self._open:
+            gc.collect()
+            return True
+        return False
+
     def begin_reading(self, finish_early: Callable[[], None]) -> int:
         """Announce that the rest of a broken-off response is being read; `finish_early` books what is known by then."""
         with self._lock:
@@ -165,6 +196,8 @@ class Outbox:
         """Put in what is known of every response that is still being read."""
         for finish in list(self._underway.values()):
             finish()
+        for reading in list(self._open):
+            reading.finish()
 
     def _moved(self) -> None:
         with self._room:
@@ -212,6 +245,7 @@ class Outbox:
         self.counters = Counters()
         self._failed_in_a_row = 0
         self._underway = {}
+        self._open = {}
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
 

@@ -15,6 +15,8 @@ from tallybook.client.meter.queue import Queue
 from tallybook.client.meter.thread import Meter
 
 _AFTER_A_BUG_S = 1.0
+_LAST_S_MAX = 0.2
+_FOUND_S = 0.001
 
 
 class AsyncMeter(Queue):
@@ -44,6 +46,9 @@ class AsyncMeter(Queue):
 
     async def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough."""
+        if self.outbox.collect_forgotten():
+            # The loop closes what was found before it goes on.
+            await asyncio.sleep(_FOUND_S)
         out = self.outbox.flushed()
         self._wake()
         self._hurry.set()
@@ -60,9 +65,9 @@ class AsyncMeter(Queue):
             return
         atexit.unregister(self._send_at_exit)
         limit = self.outbox.settings.close_s if timeout_s is None else timeout_s
-        if not await self.flush(limit):
-            self.outbox.finish_reading_early()
-            await self.flush(min(limit, 0.2))
+        await self.flush(limit)
+        self.outbox.finish_reading_early()
+        await self.flush(min(limit, _LAST_S_MAX))
         self._closed = True
         if self._task is not None and self._is_here():
             self._task.cancel()

@@ -41,6 +41,7 @@ class Meter(Queue):
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough."""
+        self.outbox.collect_forgotten()
         out = self.outbox.flushed()
         self._hurry.set()
         self._wake()
@@ -55,8 +56,8 @@ class Meter(Queue):
         atexit.unregister(self.close)
         limit = self.outbox.settings.close_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit
-        if not self.flush(limit):
-            self.outbox.finish_reading_early()
+        self.flush(limit)
+        self.outbox.finish_reading_early()
         self._closing.set()
         self._wake()
         thread = self._thread

@@ -19,6 +19,7 @@ CODES: Mapping[str, str] = {
     "alias_not_found": "The organization has no such name for a model.",
     "already_has_active_subscription": "The customer has a subscription that runs. Cancel it first, or change it.",
     "already_scheduled": "The subscription ends at a moment that is already set. Nothing to do.",
+    "already_voided": "The event was taken back before. Nothing was changed.",
     "ambiguous_model": "Several models go by this name; `details` lists them. Send a full id such as `provider/model`.",
     "api_key_not_found": "There is no such key here, or it was deleted before.",
     "book_behind": "The database has not caught up with the log yet. Send the same again shortly.",
@@ -46,6 +47,7 @@ CODES: Mapping[str, str] = {
     "model_not_found": "No model in the catalog has this name; `details` lists near ones. It is never counted as free.",
     "model_unpriced": "The model is known and has no price, so usage of it can't be charged.",
     "no_active_subscription": "The customer has no subscription that runs.",
+    "no_open_period": "The customer has no open period with a pool of the kind that paid, so there is nothing to give it back to.",
     "no_prices_configured": "The plan has no price to subscribe to.",
     "not_found": "There is nothing at this address.",
     "not_installed": "The database was not set up. Run `tallybook migrate` and start the service.",
@@ -73,5 +75,6 @@ CODES: Mapping[str, str] = {
     "till_unavailable": "Redis did not answer. Send the same ids again; nothing is counted twice.",
     "till_unknown": "Redis does not hold this installation's data. An operator has to run `tallybook rebuild`.",
     "unauthorized": "The API key is missing, malformed, unknown, expired or revoked.",
+    "usage_event_not_found": "There is no such usage event in this organization and mode.",
     "validation_error": "A field breaks a rule; `param` names the first one and `details` all that were found.",
 }

@@ -14,6 +14,7 @@ from tallybook.entrypoints.http.resources import (
     subscriptions,
     test_clock,
     usage,
+    usage_events,
 )
 from tallybook.entrypoints.http.routing import Resource
 
@@ -24,6 +25,7 @@ MODULES: tuple[Resource, ...] = (
     plans,
     subscriptions,
     usage,
+    usage_events,
     feature_access,
     invoices,
     test_clock,

@@ -1,0 +1,191 @@
+"""Making the till anew from what the book says, while it is closed. Beside the script, nothing else writes the till's keys.
+
+The order makes every crash on the way harmless: the till is closed first and opened last, so it is either refused or whole.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tallybook.core import partitions
+from tallybook.storage import redis
+from tallybook.storage.redis import Redis, Word
+
+CLOSED_FOR_REBUILD = "for tallybook rebuild"
+_COMMANDS_AT_ONCE = 2000
+_OWN_KEY = re.compile(rb"(\{p[0-9]+\}):(m|log|t|c:.*|d:.*)")
+_OPEN = b"""
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
+for _, prefix in ipairs(KEYS) do
+    if redis.call('HGET', prefix .. ':m', 'epoch') ~= ARGV[1] then return redis.error_reply('EPOCH another rebuild was faster') end
+end
+for _, prefix in ipairs(KEYS) do
+    redis.call('HSET', prefix .. ':m', 'run', run)
+    redis.call('HDEL', prefix .. ':m', 'closed')
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What a partition of Redis says of itself; None and 0 where it says nothing."""
+
+    epoch: str | None
+    sequence: int
+    closed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPool:
+    """A pool as the till is to hold it: what the terms granted, and what is left. 1e-9 of its unit."""
+
+    tenant_id: int
+    customer_id: int
+    pool: str
+    opening: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An identity with what the till answers to a repeat of it; `found` as in `Receipt`."""
+
+    partition: int
+    digest: bytes
+    fingerprint: bytes
+    accepted_at_ms: int
+    amount: int
+    left: int
+    spare_left: int
+    found: int
+
+
+class Remaking:
+    """The till of one installation while it is made anew."""
+
+    def __init__(self, client: Redis, count: int, hot_window_s: int) -> None:
+        self._redis = client
+        self._count = count
+        self._hot_window_s = hot_window_s
+
+    async def look(self) -> list[PartitionState]:
+        """Every partition as it is."""
+        asked = [("HMGET", f"{prefix}:m", "epoch", "seq", "closed") for prefix in self._prefixes()]
+        replies = [list(map(redis.text, reply)) for reply in await self._redis.pipeline(*asked, atomic=False)]
+        return [PartitionState(epoch, int(sequence or 0), closed) for epoch, sequence, closed in replies]
+
+    async def close(self, epoch: str) -> None:
+        """Take no charge any more in the partitions that have the epoch."""
+        for prefix, state in zip(self._prefixes(), await self.look(), strict=True):
+            if state.epoch == epoch:
+                await self._redis.execute_command("HSET", f"{prefix}:m", "closed", CLOSED_FOR_REBUILD)
+
+    async def clear(self, own_epoch: str) -> int:
+        """Drop everything that a till is made of. The log of another installation is set aside, not dropped: nobody here has read it.
+
+        The partitions' epochs go first, so that nobody is charging what is being dropped. Returns how many logs were set aside.
+        """
+        aside = 0
+        async for keys in self._scan("{p*}:m"):
+            for meta in keys:
+                aside += await self._set_aside(meta.removesuffix(b":m"), own_epoch)
+        async for keys in self._scan("{p*}:*"):
+            if keys:
+                await self._redis.execute_command("UNLINK", *keys)
+        return aside
+
+    async def _scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """Keys of tills that match, some at a time; each at least once."""
+        cursor: bytes = b"0"
+        while True:
+            cursor, found = await self._redis.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            yield [key for key in found if _OWN_KEY.fullmatch(key)]
+            if cursor == b"0":
+                return
+
+    async def begin(self, epoch: str, sequences: Sequence[int], not_before_ms: int) -> int:
+        """Give every partition its epoch and the sequence it goes on from, still closed. Returns the current generation.
+
+        Time does not go back: it is `not_before_ms` at least.
+        """
+        seconds, _ = await self._redis.execute_command("TIME")
+        now_ms = max(int(seconds) * 1000, not_before_ms)
+        generation = now_ms // 1000 // self._hot_window_s
+        words = ("closed", CLOSED_FOR_REBUILD, "generation", generation, "now_ms", now_ms)
+        metas = [
+            ("HSET", f"{prefix}:m", "epoch", epoch, "seq", sequence, *words)
+            for prefix, sequence in zip(self._prefixes(), sequences, strict=True)
+        ]
+        await self._redis.pipeline(*metas, atomic=False)
+        return generation
+
+    async def write_tenants(self, versions: Mapping[int, int]) -> None:
+        """Terms versions of tenants, which every partition knows."""
+        for start in self._prefixes():
+            await self._send([("HSET", f"{start}:t", str(tenant_id), version) for tenant_id, version in versions.items()])
+
+    async def write_customers(self, versions: Iterable[tuple[int, int, int]]) -> None:
+        """Terms versions of customers: tenant, customer, version."""
+        await self._send([("HSET", self._customer(tenant, customer), "v", version) for tenant, customer, version in versions])
+
+    async def write_frozen(self, reasons: Iterable[tuple[int, int, str]]) -> None:
+        """Frozen customers: tenant, customer, reason."""
+        await self._send([("HSET", self._customer(tenant, customer), "z", reason) for tenant, customer, reason in reasons])
+
+    async def write_pools(self, pools: Iterable[OpenPool]) -> None:
+        """Pools with what they were opened with and what is left; amounts in text."""
+        await self._send(
+            [
+                ("HSET", self._customer(one.tenant_id, one.customer_id), one.pool, str(one.left), f"{one.pool}.o", str(one.opening))
+                for one in pools
+            ]
+        )
+
+    async def write_identities(self, remembered: Iterable[Remembered], generation: int) -> int:
+        """Identities, each in the generation it was accepted in; those the script would no longer find are left out."""
+        buckets: dict[str, list[Word]] = defaultdict(list)
+        written = 0
+        for one in remembered:
+            own = one.accepted_at_ms // 1000 // self._hot_window_s
+            if own < generation - 1 or own > generation:
+                continue
+            bucket = one.digest[0] * 16 + one.digest[1] // 16
+            entry = (
+                one.fingerprint
+                + one.accepted_at_ms.to_bytes(6, "big")
+                + b"%d,%d,%d,%d" % (one.amount, one.left, one.spare_left, one.found)
+            )
+            buckets[f"{partitions.prefix(one.partition)}:d:{own}:{bucket}"] += [one.digest[1:14], entry]
+            written += 1
+        await self._send([("HSET", key, *words) for key, words in buckets.items()])
+        return written
+
+    async def open(self, epoch: str) -> None:
+        """Let the till be charged. Raises ResponseError when another rebuild has begun meanwhile."""
+        prefixes = self._prefixes()
+        await self._redis.execute_command("EVAL", _OPEN, len(prefixes), *prefixes, epoch)
+
+    async def _set_aside(self, prefix: bytes, own_epoch: str) -> int:
+        meta, log = prefix + b":m", prefix + b":log"
+        epoch: bytes | None = await self._redis.execute_command("HGET", meta, "epoch")
+        has_log = bool(await self._redis.execute_command("EXISTS", log))
+        if epoch is None or epoch == own_epoch.encode() or not has_log:
+            await self._redis.execute_command("UNLINK", log, meta)
+            return 0
+        seconds, _ = await self._redis.execute_command("TIME")
+        place = prefix + b":aside:" + epoch + b":" + seconds
+        await self._redis.execute_command("RENAME", log, place + b":log")
+        await self._redis.execute_command("RENAME", meta, place + b":m")
+        return 1
+
+    async def _send(self, commands: Sequence[tuple[Word, ...]]) -> None:
+        for start in range(0, len(commands), _COMMANDS_AT_ONCE):
+            await self._redis.pipeline(*commands[start : start + _COMMANDS_AT_ONCE], atomic=False)
+
+    def _prefixes(self) -> list[str]:
+        return [partitions.prefix(partition) for partition in range(self._count)]
+
+    def _customer(self, tenant_id: int, customer_id: int) -> str:
+        return f"{partitions.prefix(partitions.of(tenant_id, customer_id, self._count))}:c:{customer_id}"

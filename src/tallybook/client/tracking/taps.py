@@ -1,0 +1,207 @@
+"""Taps on the response of an HTTP client (httpx or its successor): bytes are looked at on their way to the caller.
+
+Only this one response object is changed. When the caller closes it before its end, the rest is read in the background, because the
+usage comes last; the caller does not wait for that, and sees a closed response.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from tallybook.client.tracking.tracker import Tracker
+from tallybook.client.tracking.wire import Observation
+
+_DRAINS_MAX: Final = 32
+_drains = threading.BoundedSemaphore(_DRAINS_MAX)
+
+
+def is_read(response: Any) -> bool:
+    """Whether the whole body is there already."""
+    return hasattr(response, "_content")
+
+
+def is_stream(response: Any) -> bool:
+    """Whether the body is server-sent events."""
+    return "text/event-stream" in response.headers.get("content-type", "")
+
+
+def _unread(response: Any, *names: str) -> Any:
+    """A response that reads the same stream from its start, without the taps and as if nobody had closed it."""
+    fresh = object.__new__(type(response))
+    fresh.__dict__.update({name: value for name, value in response.__dict__.items() if name not in names})
+    fresh.is_closed = False
+    return fresh
+
+
+class _Tap:
+    def __init__(self, response: Any, observation: Observation, tracker: Tracker) -> None:
+        self._response = response
+        self._observation = observation
+        self._tracker = tracker
+        self._is_reading = False
+        self._is_handed_over = False
+        # A response of which nothing was read is reported when it is forgotten.
+        weakref.finalize(response, observation.finish).atexit = False
+
+    def _wants_the_rest(self) -> bool:
+        """Whether closing now would lose what comes last."""
+        if self._is_reading or self._is_handed_over or self._response.is_closed or self._observation.is_over:
+            return False
+        return self._tracker.terms.on_break == "drain" and _drains.acquire(blocking=False)
+
+    def _finish_if_idle(self) -> None:
+        if not self._is_reading and not self._is_handed_over:
+            self._observation.finish()
+
+    def _hand_over(self) -> int:
+        self._is_handed_over = True
+        self._response.is_closed = True
+        return self._tracker.outbox.begin_reading(self._observation.finish)
+
+    def _closed_error(self) -> Exception:
+        """What reading on after closing raises without a tap."""
+        library = sys.modules[type(self._response).__module__.partition(".")[0]]
+        return library.ReadError("the response was closed", request=self._response.request)
+
+    def _done(self, number: int) -> None:
+        self._observation.finish()
+        self._tracker.outbox.end_reading(number)
+        _drains.release()
+
+
+class SyncTap(_Tap):
+    """A tap on a response that is read in this thread."""
+
+    def __init__(self, response: Any, observation: Observation, tracker: Tracker) -> None:
+        """Tap `response`."""
+        super().__init__(response, observation, tracker)
+        self._iter_bytes: Callable[[int | None], Iterator[bytes]] = response.iter_bytes
+        self._close: Callable[[], None] = response.close
+        self._source: Iterator[bytes] | None = None
+        response.iter_bytes = self.iter_bytes
+        response.close = self.close
+
+    def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """The response's bytes, looked at."""
+        if self._source is not None or self._is_handed_over:
+            return self._iter_bytes(chunk_size)
+        self._source = iter(self._iter_bytes(chunk_size))
+        self._tracker.outbox.watch(self._observation, self._source)
+        return self._pass_on(self._source)
+
+    def _pass_on(self, source: Iterator[bytes]) -> Iterator[bytes]:
+        while not self._is_handed_over:
+            self._is_reading = True
+            try:
+                chunk = next(source)
+            except StopIteration:
+                break
+            except BaseException:
+                self._observation.finish()
+                raise
+            finally:
+                self._is_reading = False
+            if passed := self._observation.feed(chunk):
+                yield passed
+        if self._is_handed_over:
+            raise self._closed_error()
+        if rest := self._observation.end():
+            yield rest
+
+    def close(self) -> None:
+        """Close, or have the rest read."""
+        if not self._wants_the_rest():
+            self._close()
+            self._finish_if_idle()
+            return
+        number = self._hand_over()
+        source = self._source or _unread(self._response, "iter_bytes", "close").iter_bytes()
+        threading.Thread(target=self._drain, args=(source, number), name="tallybook-drain", daemon=True).start()
+
+    def _drain(self, source: Iterator[bytes], number: int) -> None:
+        deadline = time.monotonic() + self._tracker.terms.drain_s
+        try:
+            with contextlib.suppress(Exception):
+                for chunk in source:
+                    self._observation.feed(chunk)
+                    if self._observation.is_over or time.monotonic() > deadline:
+                        break
+                else:
+                    self._observation.end()
+            with contextlib.suppress(Exception):
+                self._response.stream.close()
+        finally:
+            self._done(number)
+
+
+class AsyncTap(_Tap):
+    """A tap on a response that is read in an event loop."""
+
+    def __init__(self, response: Any, observation: Observation, tracker: Tracker) -> None:
+        """Tap `response`."""
+        super().__init__(response, observation, tracker)
+        self._aiter_bytes: Callable[[int | None], AsyncIterator[bytes]] = response.aiter_bytes
+        self._aclose: Callable[[], Awaitable[None]] = response.aclose
+        self._source: AsyncIterator[bytes] | None = None
+        self._task: asyncio.Task[None] | None = None
+        response.aiter_bytes = self.aiter_bytes
+        response.aclose = self.aclose
+
+    def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        """The response's bytes, looked at."""
+        if self._source is not None or self._is_handed_over:
+            return self._aiter_bytes(chunk_size)
+        self._source = aiter(self._aiter_bytes(chunk_size))
+        self._tracker.outbox.watch(self._observation, self._source)
+        return self._pass_on(self._source)
+
+    async def _pass_on(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        while not self._is_handed_over:
+            self._is_reading = True
+            try:
+                chunk = await anext(source)
+            except StopAsyncIteration:
+                break
+            except BaseException:
+                self._observation.finish()
+                raise
+            finally:
+                self._is_reading = False
+            if passed := self._observation.feed(chunk):
+                yield passed
+        if self._is_handed_over:
+            raise self._closed_error()
+        if rest := self._observation.end():
+            yield rest
+
+    async def aclose(self) -> None:
+        """Close, or have the rest read."""
+        if not self._wants_the_rest():
+            await self._aclose()
+            self._finish_if_idle()
+            return
+        number = self._hand_over()
+        source = self._source or _unread(self._response, "aiter_bytes", "aclose").aiter_bytes()
+        self._task = asyncio.get_running_loop().create_task(self._drain(source, number), name="tallybook-drain")
+
+    async def _drain(self, source: AsyncIterator[bytes], number: int) -> None:
+        try:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(self._tracker.terms.drain_s):
+                    await self._read_on(source)
+            with contextlib.suppress(Exception):
+                await self._response.stream.aclose()
+        finally:
+            self._done(number)
+
+    async def _read_on(self, source: AsyncIterator[bytes]) -> None:
+        async for chunk in source:
+            self._observation.feed(chunk)
+            if self._observation.is_over:
+                return
+        self._observation.end()

@@ -1,0 +1,97 @@
+-- Statements with words in braces are templates: composition.py fills in what a report groups by and filters.
+
+-- name: hourly_facts
+-- Usage from the hourly totals, summed by the ids that a report needs.
+SELECT
+    {ids}
+    sum(h.events) AS events, sum(h.quantity_nano) AS quantity, sum(h.amount) AS amount, sum(h.cost_nano) AS cost,
+    sum(h.input_tokens) AS input_tokens, sum(h.output_tokens) AS output_tokens,
+    sum(h.cache_read_tokens) AS cache_read_tokens, sum(h.cache_write_tokens) AS cache_write_tokens
+FROM usage_hourly AS h
+WHERE {where}
+{group}
+
+-- name: event_facts
+-- Usage from the raw events, less what was taken back, summed by the ids that a report needs.
+SELECT
+    {ids}
+    sum(CASE e.kind WHEN 5 THEN -1 ELSE 1 END) AS events, sum(e.quantity_nano) AS quantity,
+    sum(e.amount) FILTER (WHERE split_part(e.pool, '.', 2) = 'b') AS charge,
+    sum(e.amount) FILTER (WHERE split_part(e.pool, '.', 2) = 'c') AS credits, sum(e.cost_nano) AS cost,
+    sum(e.input_tokens) AS input_tokens, sum(e.output_tokens) AS output_tokens,
+    sum(e.cache_read_tokens) AS cache_read_tokens, sum(e.cache_write_tokens) AS cache_write_tokens,
+    sum(e.cache_write_1h_tokens) AS cache_write_1h_tokens, sum(e.web_searches) AS web_searches
+FROM usage_events AS e
+WHERE e.kind IN (0, 5) AND {where}
+{group}
+
+-- name: invoice_facts
+-- Lines of issued invoices; a void one is no revenue.
+SELECT
+    {ids}
+    count(*) AS lines, sum(l.exact_nano) AS exact, sum(l.amount_cents)::numeric * 10000000 AS revenue,
+    coalesce(sum(l.amount_cents) FILTER (WHERE l.line_type = 'plan_base'), 0)::numeric * 10000000 AS base,
+    coalesce(sum(l.amount_cents) FILTER (WHERE l.line_type <> 'plan_base'), 0)::numeric * 10000000 AS overage
+FROM invoices AS i
+INNER JOIN invoice_lines AS l ON l.invoice_id = i.id
+WHERE i.status NOT IN ('draft', 'void') AND {where}
+{group}
+
+-- name: grouped
+-- The rows of a report: the facts with the names of what they are about.
+WITH facts AS (
+    {facts}
+), grouped AS MATERIALIZED (
+    SELECT {keys} {measures}
+    FROM facts AS f
+    {joins}
+    WHERE {where}
+    {group}
+)
+
+-- name: page
+-- One page of rows, then the totals of all rows; both of the same moment.
+{grouped}
+SELECT * FROM (
+    SELECT false AS is_total, g.* FROM grouped AS g {after} ORDER BY {order} LIMIT {limit} {offset}
+) AS page
+UNION ALL
+SELECT true, {nulls} {totals} FROM grouped
+
+-- name: every_row
+-- All rows, in order.
+{grouped}
+SELECT g.* FROM grouped AS g ORDER BY {order}
+
+-- name: what_hours_cannot_tell
+-- Whether some price row is of several models, and whether a subscription was so short that its period has no second of its own.
+SELECT
+    EXISTS (SELECT FROM ai_price_overrides WHERE tenant_id = $1 AND strpos(pattern, '*') > 0) AS models,
+    EXISTS (
+        SELECT FROM subscriptions AS s
+        INNER JOIN usage_hourly AS h
+            ON h.tenant_id = s.tenant_id AND h.customer_id = s.customer_id AND h.period_start = date_trunc('second', s.started_at)
+        WHERE s.tenant_id = $1 AND date_trunc('second', s.ended_at) <= date_trunc('second', s.started_at)
+    ) AS subscriptions
+
+-- name: features_of_code
+-- All features that ever had a code: a deleted one may have had it too.
+SELECT id FROM features WHERE tenant_id = $1 AND code = $2 ORDER BY id
+
+-- name: events
+-- Single records of the log, newest first by when they say they occurred.
+SELECT
+    {keys},
+    e.digest, e.event_id, e.kind, e.occurred_at, e.accepted_at, e.period_start, e.belongs_to, e.pool, e.quantity_nano, e.amount,
+    e.spare_amount, e.cost_nano, e.margin_bps, e.model, e.matched_by, e.service_tier, e.input_tokens, e.output_tokens,
+    e.cache_read_tokens, e.cache_write_tokens, e.cache_write_1h_tokens, e.web_searches, e.input_pico, e.output_pico,
+    e.cache_read_pico, e.cache_write_pico, e.cache_write_1h_pico, e.web_search_pico, e.price_id, e.catalog_version, e.properties,
+    e.reason, e.voids, e.partition, e.seq, e.position
+FROM usage_events AS e
+INNER JOIN customers AS c ON c.id = e.customer_id
+LEFT JOIN features AS ft ON ft.id = e.feature_id
+LEFT JOIN subscriptions AS s ON s.id = nullif(split_part(e.pool, '.', 1), 'credits')::bigint
+LEFT JOIN plans AS p ON p.id = s.plan_id
+WHERE {where}
+ORDER BY e.occurred_at DESC, e.partition DESC, e.seq DESC, e.position DESC
+{limit}

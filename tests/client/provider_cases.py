@@ -1,0 +1,196 @@
+"""How each AI client is used in the provider tests: once in words that fit its sync and its async form.
+
+A case makes a client for a fake provider, calls it, streams from it, and runs a loop of three calls with a tool. What the caller gets
+is turned into plain values, so that a tracked client and a plain one can be compared.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
+
+import pytest
+
+from tests.client.fake_provider import FakeProvider, Served, Tokens
+
+Json = dict[str, Any]
+ASK = "What does the fox do?"
+TOOL = {"type": "object", "properties": {"what": {"type": "string"}}, "required": ["what"]}
+
+NANO_PER_TOKEN = {
+    "openai/gpt-4o": Tokens(2500, 10_000, 1250),
+    "openai/text-embedding-3-small": Tokens(20, 0),
+    "anthropic/claude-sonnet-4.5": Tokens(3000, 15_000, 300, 3750, 6000),
+    "google/gemini-2.5-flash": Tokens(300, 2500, 30),
+}
+"""Prices in nano-USD, typed in from the providers' pages, not read from the catalog."""
+CATALOG_NAMES = {
+    "gpt-4o-2024-08-06": "openai/gpt-4o",
+    "text-embedding-3-small": "openai/text-embedding-3-small",
+    "claude-sonnet-4-5-20250929": "anthropic/claude-sonnet-4.5",
+    "gemini-2.5-flash": "google/gemini-2.5-flash",
+}
+MARGIN_PERCENT = 20
+
+
+def charge_nano(served: Served) -> int:
+    """What the customer pays for an answer: the price of the model that served, and the margin."""
+    used, price = served.tokens, NANO_PER_TOKEN[CATALOG_NAMES[served.model]]
+    plain = used.input - used.cache_read - used.cache_write
+    cost = plain * price.input + used.output * price.output + used.cache_read * price.cache_read
+    cost += (used.cache_write - used.cache_write_1h) * price.cache_write + used.cache_write_1h * price.cache_write_1h
+    return cost * (100 + MARGIN_PERCENT) // 100
+
+
+def package(name: str) -> Any:
+    """An SDK, or a skip that says what is missing."""
+    return pytest.importorskip(name, reason=f"the package {name} can't be installed here (extra client-test)")
+
+
+async def anyhow(value: Any) -> Any:
+    """A value, awaited if it can be."""
+    return await value if inspect.isawaitable(value) else value
+
+
+async def take(stream: Any, most: int | None = None) -> list[Any]:
+    """The items of a sync or async stream, or the first of them."""
+    items: list[Any] = []
+    if hasattr(stream, "__aiter__"):
+        async for item in stream:
+            items.append(item)
+            if len(items) == most:
+                break
+    else:
+        for item in stream:
+            items.append(item)
+            if len(items) == most:
+                break
+    return items
+
+
+async def close(stream: Any) -> None:
+    """Close a stream the way it has."""
+    method = getattr(stream, "aclose", None) or stream.close
+    await anyhow(method())
+
+
+async def shut(client: Any) -> None:
+    """Close a client that can be closed."""
+    method = getattr(client, "close", None)
+    if method is not None:
+        await anyhow(method())
+
+
+class Case(Protocol):
+    """One client."""
+
+    name: str
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        """A new client for a fake provider."""
+        ...
+
+    async def call(self, client: Any) -> Any:
+        """One plain call."""
+        ...
+
+    async def stream(self, client: Any) -> Any:
+        """One streamed call, not read yet."""
+        ...
+
+    async def loop(self, client: Any) -> list[Any]:
+        """Three calls: the model asks for a tool twice, then answers."""
+        ...
+
+    def seen(self, item: Any) -> Any:
+        """An answer or a part of a stream as plain values."""
+        ...
+
+
+class OpenAIChat:
+    name = "openai chat"
+    tools = ({"type": "function", "function": {"name": "look_up", "parameters": TOOL}},)
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        sdk = package("openai")
+        return (sdk.AsyncOpenAI if is_async else sdk.OpenAI)(api_key="x", base_url=f"{fake.url}/v1")
+
+    def create(self, client: Any, messages: list[Json] | None = None, **more: Any) -> Any:
+        return client.chat.completions.create(model="gpt-4o", messages=messages or [{"role": "user", "content": ASK}], **more)
+
+    async def call(self, client: Any) -> Any:
+        return await anyhow(self.create(client))
+
+    async def stream(self, client: Any) -> Any:
+        return await anyhow(self.create(client, stream=True))
+
+    async def loop(self, client: Any) -> list[Any]:
+        messages: list[Json] = [{"role": "user", "content": ASK}]
+        answers: list[Any] = []
+        while True:
+            answers.append(await anyhow(self.create(client, messages, tools=self.tools)))
+            message = answers[-1].choices[0].message
+            messages.append(message.to_dict())
+            if not message.tool_calls:
+                return answers
+            messages += [{"role": "tool", "tool_call_id": call.id, "content": "jumps"} for call in message.tool_calls]
+
+    def seen(self, item: Any) -> Any:
+        return type(item).__name__, item.to_dict(), sorted(item.model_fields_set)
+
+
+class OpenAIResponses(OpenAIChat):
+    name = "openai responses"
+    tools = ({"type": "function", "name": "look_up", "parameters": TOOL, "strict": False},)
+
+    def create(self, client: Any, messages: list[Json] | None = None, **more: Any) -> Any:
+        return client.responses.create(model="gpt-4o", input=messages or ASK, **more)
+
+    async def loop(self, client: Any) -> list[Any]:
+        given: list[Json] = [{"role": "user", "content": ASK}]
+        answers: list[Any] = []
+        while True:
+            answers.append(await anyhow(self.create(client, given, tools=self.tools)))
+            calls = [item for item in answers[-1].output if item.type == "function_call"]
+            if not calls:
+                return answers
+            given += [call.to_dict() for call in calls]
+            given += [{"type": "function_call_output", "call_id": call.call_id, "output": "jumps"} for call in calls]
+
+
+class AnthropicMessages(OpenAIChat):
+    name = "anthropic"
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        sdk = package("anthropic")
+        return (sdk.AsyncAnthropic if is_async else sdk.Anthropic)(api_key="x", base_url=fake.url)
+
+    def create(self, client: Any, messages: list[Json] | None = None, **more: Any) -> Any:
+        given = messages or [{"role": "user", "content": ASK}]
+        return client.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=given, **more)
+
+    async def loop(self, client: Any) -> list[Any]:
+        tools = [{"name": "look_up", "input_schema": TOOL}]
+        messages: list[Json] = [{"role": "user", "content": ASK}]
+        answers: list[Any] = []
+        while True:
+            answers.append(await anyhow(self.create(client, messages, tools=tools)))
+            calls = [block for block in answers[-1].content if block.type == "tool_use"]
+            if not calls:
+                return answers
+            messages.append({"role": "assistant", "content": [call.to_dict() for call in calls]})
+            messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "jumps"} for call in calls]})
+
+
+CASES: tuple[Case, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+
+
+def names(cases: Iterable[Case]) -> list[str]:
+    return [case.name for case in cases]
+
+
+def versions() -> dict[str, str]:
+    """The versions of the SDKs at hand."""
+    wanted = ("openai", "anthropic", "google-genai", "litellm", "pydantic-ai-slim", "langchain-core", "langchain-openai", "langchain-anthropic")
+    found = cast("Callable[[str], str]", importlib.import_module("importlib.metadata").version)
+    return {name: found(name) for name in wanted}

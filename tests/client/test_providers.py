@@ -1,0 +1,142 @@
+"""Each AI client, sync and async, in each way a call can go: the caller sees what it sees without the wrapper, and what is recorded in
+Postgres is the fake provider's own count, once, at the price of the model that served."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+
+from tallybook.client import AsyncTallybook, MeterSettings, Problem, Tallybook, tracked
+from tests.client import fake_provider
+from tests.client.fake_provider import FakeProvider, Served, Trouble
+from tests.client.provider_cases import CASES, CATALOG_NAMES, Case, charge_nano, close, shut, take
+from tests.support.recorded import RecordedEvent, recorded_events_now
+from tests.support.service import Account
+
+Way = Callable[[Case, Any, FakeProvider], Awaitable[list[Any]]]
+METER = MeterSettings(linger_s=0.005)
+_customers = itertools.count(2)
+
+
+async def plain(case: Case, client: Any, _fake: FakeProvider) -> list[Any]:
+    return [case.seen(await case.call(client))]
+
+
+async def streamed(case: Case, client: Any, _fake: FakeProvider) -> list[Any]:
+    return [case.seen(item) for item in await take(await case.stream(client))]
+
+
+async def broken_off(case: Case, client: Any, _fake: FakeProvider) -> list[Any]:
+    stream = await case.stream(client)
+    items = await take(stream, 2)
+    await close(stream)
+    return [case.seen(item) for item in items]
+
+
+async def tool_loop(case: Case, client: Any, _fake: FakeProvider) -> list[Any]:
+    answers = await case.loop(client)
+    return [case.seen(answer) for answer in answers]
+
+
+async def cut(case: Case, client: Any, fake: FakeProvider, trouble: Literal["error", "disconnect"]) -> list[Any]:
+    fake.trouble = Trouble(cut=trouble)
+    seen: list[Any] = []
+    try:
+        stream = await case.stream(client)
+        while True:
+            [item] = await take(stream, 1) or [None]
+            if item is None:
+                return seen
+            seen.append(case.seen(item))
+    except Exception as error:  # noqa: BLE001 - which one it is, is what is compared
+        return [*seen, type(error).__name__, str(error)]
+
+
+async def error_in_the_middle(case: Case, client: Any, fake: FakeProvider) -> list[Any]:
+    return await cut(case, client, fake, "error")
+
+
+async def connection_lost(case: Case, client: Any, fake: FakeProvider) -> list[Any]:
+    return await cut(case, client, fake, "disconnect")
+
+
+async def retried(case: Case, client: Any, fake: FakeProvider) -> list[Any]:
+    fake.trouble = Trouble(failures=2)
+    return [case.seen(await case.call(client))]
+
+
+WAYS: tuple[Way, ...] = (plain, streamed, broken_off, tool_loop, error_in_the_middle, connection_lost, retried)
+
+
+async def seen_without(way: Way, case: Case, *, is_async: bool) -> list[Any]:
+    with fake_provider.running() as fake:
+        client = case.client(fake, is_async=is_async)
+        try:
+            return await way(case, client, fake)
+        finally:
+            await shut(client)
+
+
+async def seen_with(way: Way, case: Case, meter: Tallybook | AsyncTallybook, customer: str, *, is_async: bool) -> tuple[list[Any], list[Served]]:
+    with fake_provider.running() as fake:
+        original = case.client(fake, is_async=is_async)
+        client = tracked(original, tallybook=meter, feature="ai_chat", customer_id=customer, provider=owner(case))
+        assert type(client).__name__ == type(original).__name__
+        assert isinstance(client, type(original))
+        try:
+            seen = await way(case, client, fake)
+            assert meter.flush(20) if isinstance(meter, Tallybook) else await meter.flush(20)
+        finally:
+            await shut(client)
+        return seen, fake.ledger
+
+
+def owner(case: Case) -> str | None:
+    """The fake's address names no owner, so those who speak like OpenAI say it."""
+    return "openai" if "openai" in case.name else None
+
+
+def line(event: RecordedEvent) -> tuple[Any, ...]:
+    return (
+        event.event_id,
+        event.model,
+        event.input_tokens,
+        event.output_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.charge_nano,
+        event.properties["usageStatus"],
+    )
+
+
+def expected(served: Served) -> tuple[Any, ...]:
+    used = served.tokens
+    counts = (used.input, used.output, used.cache_read, used.cache_write, used.cache_write_1h)
+    return (served.id, CATALOG_NAMES[served.model], *counts, charge_nano(served), "final" if served.is_whole else "partial")
+
+
+def new_customer(account: Account) -> str:
+    customer = f"customer_{next(_customers)}"
+    account.subscribe(customer, "ai")
+    return customer
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_the_caller_sees_no_difference_and_every_token_is_recorded_once(
+    case: Case, way: Way, ai_account: Account, *, is_async: bool
+) -> None:
+    customer, problems = new_customer(ai_account), list[Problem]()
+    without = await seen_without(way, case, is_async=is_async)
+    kind = AsyncTallybook if is_async else Tallybook
+    meter = kind(ai_account.key, url=ai_account.service.url, meter=METER, on_error=problems.append)
+    seen, ledger = await seen_with(way, case, meter, customer, is_async=is_async)
+    await meter.close() if isinstance(meter, AsyncTallybook) else await asyncio.to_thread(meter.close)
+    assert seen == without
+    recorded = [line(event) for event in await recorded_events_now(ai_account) if event.customer == customer]
+    assert sorted(recorded) == sorted(expected(served) for served in ledger)
+    assert [problem.kind for problem in problems] == ([] if ledger else ["usage_missing"])

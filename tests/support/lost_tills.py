@@ -1,0 +1,96 @@
+"""Installations on a till of their own that can lose its Redis: emptied, swapped for an older copy, or for another one's."""
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator
+
+from tallybook.charge.till import Receipt, Till, TillSettings
+from tallybook.flows import claim, reconcile
+from tallybook.flows.reconcile import Report
+from tallybook.flows.services import Services
+from tallybook.rollup import actions as rollup
+from tallybook.rollup import store as rollup_store
+from tallybook.storage import postgres, redis
+from tallybook.storage.redis import Redis
+from tests.support import api, tills
+from tests.support import book as books
+
+HOT_WINDOW_S = 3600
+_TABLES = (
+    "log_offsets, usage_events, usage_hourly, pool_balances, pool_ledger, quarantine, frozen_customers, customer_terms, "
+    "billing_periods, subscriptions, installation, tenants, organizations"
+)
+Copy = dict[bytes, bytes]
+
+
+async def install(database: postgres.Pool, client: Redis, postgres_url: str) -> Services:
+    """A new installation with one tenant (number 1), on emptied stores."""
+    await client.execute_command("FLUSHALL")
+    await database.execute(f"TRUNCATE {_TABLES} RESTART IDENTITY CASCADE")
+    services = await api.make_services(database, client)
+    assert api.PARTITIONS == books.PARTITIONS
+    await database.execute("UPDATE installation SET till_made_at = now()")
+    await database.execute("INSERT INTO organizations (id, name) VALUES ('org_1', 'One')")
+    await database.execute("INSERT INTO tenants (organization_id, livemode, terms_version) VALUES ('org_1', false, 1)")
+    return dataclasses.replace(services, settings=dataclasses.replace(services.settings, postgres_url=postgres_url))
+
+
+async def another_process(services: Services) -> Till:
+    """The till as a process sees it that starts now."""
+    async with services.database.acquire() as connection:
+        epoch = await connection.fetchval("SELECT epoch FROM installation")
+    settings = TillSettings(epoch, api.PARTITIONS, HOT_WINDOW_S)
+    return Till(services.redis, settings, ask_book=claim.asker(services.database, api.PARTITIONS))
+
+
+async def roll_up(services: Services) -> None:
+    """Everything that the log holds."""
+    await rollup.roll_up(
+        services.database, services.redis, range(api.PARTITIONS), services.clock(), services.till.epoch
+    )
+
+
+async def look(services: Services) -> Report:
+    """Compare everything."""
+    return await reconcile.reconcile(services.database, services.redis, api.PARTITIONS)
+
+
+async def use(till: Till, customer_id: int, event_id: str, amount: int) -> Receipt:
+    """One event on the customer's pool of 1000."""
+    [receipt] = await till.charge([tills.usage(customer_id, event_id, amount, opening=1000, blocks=True, spare="credits")])
+    return receipt
+
+
+async def copy_of(client: Redis) -> Copy:
+    """All keys as they are now."""
+    keys: list[bytes] = await client.execute_command("KEYS", "*")
+    return {key: await client.execute_command("DUMP", key) for key in keys}
+
+
+async def put_back(client: Redis, copy: Copy) -> None:
+    """Only these keys, in the same run of the server."""
+    await client.execute_command("FLUSHALL")
+    for key, value in copy.items():
+        await client.execute_command("RESTORE", key, 0, value)
+
+
+async def restart(client: Redis) -> None:
+    """What a start of the server on the same data means to the till: the run that it was admitted in is over."""
+    for partition in range(api.PARTITIONS):
+        await client.execute_command("HSET", f"{{p{partition:02d}}}:m", "run", "the run before")
+
+
+async def offsets(services: Services) -> list[int]:
+    """How far the book has read."""
+    read = await rollup_store.offsets(services.database, range(api.PARTITIONS))
+    return [read[partition] for partition in range(api.PARTITIONS)]
+
+
+@contextlib.asynccontextmanager
+async def second_client(url: str) -> AsyncGenerator[Redis]:
+    """Connections of another process."""
+    client = redis.connect(url)
+    try:
+        yield client
+    finally:
+        await client.close()
