@@ -129,7 +129,7 @@ async def _remove(client: Redis, prefixes: Collection[str]) -> None:
     cursor = b"0"
     while True:
         cursor, keys = await client.execute_command("SCAN", cursor, "MATCH", "{p*}:*", "COUNT", 5000)
-        mine = [key for key in keys if key.decode().partition(":")[0] in prefixes]
+        mine = [key for key in keys if key.partition(b":")[0].decode() in prefixes]
         if mine:
             await client.execute_command("UNLINK", *mine)
         if cursor == b"0":

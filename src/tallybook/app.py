@@ -15,7 +15,7 @@ from tallybook.core import errors
 from tallybook.core.clock import real_clock
 from tallybook.entrypoints import logs, metrics
 from tallybook.entrypoints.http import server
-from tallybook.entrypoints.workers import books, catalog, delivery, periods, rollup, upkeep
+from tallybook.entrypoints.workers import books, catalog, clocks, delivery, periods, reconciling, repeats, rollup, upkeep, watch
 from tallybook.flows import claim, price_changes
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
@@ -34,13 +34,13 @@ _AGAIN_S = 0.5
 
 
 @contextlib.asynccontextmanager
-async def services(settings: Settings, *, name: str) -> AsyncGenerator[Services]:
+async def services(settings: Settings, *, name: str, till_is_open: bool = True) -> AsyncGenerator[Services]:
     """Everything a process works with, on stores that are fit for it; closed when the block ends.
 
-    Stores that are not up yet are waited for. Raises UnsafeStoreError for stores whose settings can lose what was acknowledged,
+    `till_is_open` False: whatever Redis holds, for what does not charge. Stores that are not up yet are waited for. Raises UnsafeStoreError for stores whose settings can lose what was acknowledged,
     Unavailable for a schema or till that is not this version's or installation's.
     """
-    built = await _when_stores_are_up(lambda: _build(settings, name))
+    built = await _when_stores_are_up(lambda: _build(settings, name, till_is_open=till_is_open))
     try:
         yield built
         await built.till.drain()
@@ -61,7 +61,7 @@ async def _when_stores_are_up(build: Callable[[], Awaitable[Services]]) -> Servi
         await asyncio.sleep(_AGAIN_S)
 
 
-async def _build(settings: Settings, name: str) -> Services:
+async def _build(settings: Settings, name: str, *, till_is_open: bool) -> Services:
     database = await postgres.connect(
         settings.postgres_url, connections_max=settings.postgres_connections_max, application_name=f"tallybook-{name}"
     )
@@ -70,13 +70,15 @@ async def _build(settings: Settings, name: str) -> Services:
         await redis.assert_durable(client, accept_unreadable=settings.redis_config_vouched)
         made = await _installation(database, settings)
         till = Till(client, _till_settings(settings, made), metrics.observe_till_call, claim.asker(database, made.partitions))
-        await _open_till(database, till, made)
+        if till_is_open:
+            await _open_till(database, till, made)
         async with database.acquire() as connection:
             book = await ai_models.load_book(connection)
     except BaseException:
         await _close(database, client)
         raise
-    return Services(settings, real_clock, database, client, till, TermsCache(database, real_clock, made.partitions), book)
+    terms = TermsCache(database, real_clock, made.partitions)
+    return Services(settings, real_clock, database, client, till, terms, book, observe_repeats=metrics.REPEATS_VOIDED.inc)
 
 
 async def _close(database: Pool, client: redis.Redis) -> None:
@@ -125,7 +127,8 @@ def run_worker(settings: Settings) -> None:
 async def _api(settings: Settings, stop: asyncio.Event) -> None:
     async with services(settings, name="api") as built, asyncio.TaskGroup() as tasks:
         tasks.create_task(books.follow(built, stop))
-        tasks.create_task(upkeep.watch_queue(built, stop))
+        tasks.create_task(watch.watch(built, stop))
+        tasks.create_task(clocks.watch(built, stop, postgres_too=False))
         await server.serve(built, settings.host, settings.port, reuse_port=settings.reuse_port, stop=stop)
         stop.set()
 
@@ -137,6 +140,10 @@ async def _worker(settings: Settings, stop: asyncio.Event) -> None:
         tasks.create_task(periods.run(built, stop))
         tasks.create_task(books.follow(built, stop))
         tasks.create_task(upkeep.keep_tidy(built, stop))
+        tasks.create_task(watch.watch(built, stop))
+        tasks.create_task(reconciling.run(built, stop))
+        tasks.create_task(repeats.run(built, stop))
+        tasks.create_task(clocks.watch(built, stop, postgres_too=True))
         tasks.create_task(catalog.run(built, stop))
 
 

@@ -41,6 +41,18 @@ class Settings:
     """How long after its end a period waits for late entries before it closes."""
     queue_max: int = 20_000
     """Charges that may wait for the till in one process; more are told to come back."""
+    connections_max: int = 10_000
+    """Connections that one API process takes; more are told to come back and closed."""
+    request_s_max: int = 60
+    """How long a request may take from its first line to its answer; then it is given up."""
+    key_events_per_s: int = 0
+    """Usage events that one API key may send to one API process in a second, and one second's worth at once; 0: no limit."""
+    key_grace_s: int = 900
+    """How long a key that was good is taken while Postgres does not answer, so that usage goes on; 0: not at all."""
+    rollup_lag_s_max: int = 1800
+    """How far the book may fall behind the till before usage is refused; 0: without limit."""
+    reconcile_every_s: int = 300
+    """How long the worker rests between two rounds of reconciliation; 0: it does none."""
     catalog_url: str = "https://ai-gateway.vercel.sh/v1/models"
     """Where the AI model catalog is synchronized from, daily; empty turns that off."""
     drain_s: int = 20
@@ -64,6 +76,12 @@ _BOUNDS: Final[Mapping[str, _Bounds]] = {
     "retention_days": _Bounds(1, 400),
     "period_grace_s": _Bounds(0, 86_400),
     "queue_max": _Bounds(100, 10_000_000),
+    "connections_max": _Bounds(10, 1_000_000),
+    "request_s_max": _Bounds(1, 3600),
+    "key_events_per_s": _Bounds(0, 10_000_000),
+    "key_grace_s": _Bounds(0, 86_400),
+    "rollup_lag_s_max": _Bounds(0, 604_800),
+    "reconcile_every_s": _Bounds(0, 86_400),
     "drain_s": _Bounds(1, 3600),
 }
 _MAY_BE_EMPTY: Final = frozenset({"catalog_url"})

@@ -34,8 +34,7 @@ _KINDS = (("input", "input"), ("output", "output"), ("input_cache_read", "cache_
 async def running() -> AsyncGenerator[Field]:
     """Two API processes and a worker on stores of their own: other tests must keep the prices they know."""
     with tempfile.TemporaryDirectory(prefix="tallybook-sync-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
+        folder = _opened_up(name)
         stores = Stores(folder / "data", postgres_settings={"shared_buffers": "64MB"})
         await asyncio.to_thread(stores.start)
         await migrate.migrate(stores.postgres.url)
@@ -47,6 +46,13 @@ async def running() -> AsyncGenerator[Field]:
             yield opened
         finally:
             await asyncio.to_thread(opened.close)
+
+
+def _opened_up(name: str) -> Path:
+    """The servers may run as another user, who must get into the folder."""
+    folder = Path(name)
+    folder.chmod(0o711)
+    return folder
 
 
 def gateway_list(factor: int) -> bytes:
@@ -110,7 +116,8 @@ async def test_no_request_fails_and_each_event_is_priced_by_the_catalog_of_its_t
         await waiting.until(lambda: _has_settled(load, 200))
         published = [await publish(database, tmp_path / "list.json", factor) for factor in (2, 3)]
         await asyncio.sleep(_LED_S)
-        await waiting.until(lambda: _has_settled(load, len(load.settled) + 200))
+        enough = len(load.settled) + 200
+        await waiting.until(lambda: _has_settled(load, enough))
         stop.set()
         await loading
         assert (load.requests_failed, load.wrong) == (0, [])

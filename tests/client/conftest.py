@@ -1,5 +1,6 @@
 """What the client's tests share: a scripted service, an account with an AI plan, and the usage it recorded."""
 
+import asyncio
 from collections.abc import Generator
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from tallybook.client import Tallybook
 from tests.client import stub_service
 from tests.client.stub_service import StubService
-from tests.support.service import Account
+from tests.support.running import new_account
+from tests.support.service import Account, Service
 
 
 @pytest.fixture
@@ -20,6 +22,17 @@ def stub() -> Generator[StubService]:
 @pytest.fixture
 def ai_account(account: Account) -> Account:
     """An account with one customer, user_1, on a plan of $50 that prices `ai_chat` by model, with 20 % margin."""
+    return with_ai_plan(account)
+
+
+@pytest.fixture(scope="module")
+def shared_account(service: Service) -> Account:
+    """The same, one for all tests of a module."""
+    return with_ai_plan(asyncio.run(new_account(service)))
+
+
+def with_ai_plan(account: Account) -> Account:
+    """The account, with the plan, the feature and the customer."""
     with Tallybook(account.key, url=account.service.url) as tallybook:
         tallybook.features.create(name="AI chat", code="ai_chat", type="usage")
         tallybook.plans.create(name="AI", code="ai", consumption_model="balance", block_on_exhaustion=False)

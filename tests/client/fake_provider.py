@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 Json = dict[str, Any]
 TOOL_STEPS = 3
+EVENTS_BEFORE_TROUBLE = 3
 PIECES = ("The ", "quick ", "brown ", "fox ", "jumps ", "over.")
 SERVED_BY = {
     "gpt-4o": "gpt-4o-2024-08-06",
-    "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
+    "claude-sonnet-4-6": "claude-sonnet-4-6-20260217",
     "gemini-flash-latest": "gemini-2.5-flash",
 }
 
@@ -46,7 +47,8 @@ class Served:
 
 @dataclass(slots=True)
 class Trouble:
-    """What goes wrong. `failures`: so many requests are answered with `status` first · `cut`: what happens after half a stream."""
+    """What goes wrong. `failures`: so many requests are answered with `status` first · `cut`: what happens in the middle of a
+    stream."""
 
     failures: int = 0
     status: int = 500
@@ -331,7 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
     def cut(self, answer: Answer) -> Iterator[tuple[bytes, Served | None]]:
         """The events, up to where the trouble begins."""
         cut = self.fake.trouble.cut
-        yield from answer.events[: len(answer.events) // 2] if cut else answer.events
+        yield from answer.events[:EVENTS_BEFORE_TROUBLE] if cut else answer.events
         if cut == "error":
             yield answer.error, None
 

@@ -20,14 +20,14 @@ TOOL = {"type": "object", "properties": {"what": {"type": "string"}}, "required"
 NANO_PER_TOKEN = {
     "openai/gpt-4o": Tokens(2500, 10_000, 1250),
     "openai/text-embedding-3-small": Tokens(20, 0),
-    "anthropic/claude-sonnet-4.5": Tokens(3000, 15_000, 300, 3750, 6000),
+    "anthropic/claude-sonnet-4.6": Tokens(3000, 15_000, 300, 3750, 6000),
     "google/gemini-2.5-flash": Tokens(300, 2500, 30),
 }
 """Prices in nano-USD, typed in from the providers' pages, not read from the catalog."""
 CATALOG_NAMES = {
     "gpt-4o-2024-08-06": "openai/gpt-4o",
     "text-embedding-3-small": "openai/text-embedding-3-small",
-    "claude-sonnet-4-5-20250929": "anthropic/claude-sonnet-4.5",
+    "claude-sonnet-4-6-20260217": "anthropic/claude-sonnet-4.6",
     "gemini-2.5-flash": "google/gemini-2.5-flash",
 }
 MARGIN_PERCENT = 20
@@ -167,7 +167,7 @@ class AnthropicMessages(OpenAIChat):
 
     def create(self, client: Any, messages: list[Json] | None = None, **more: Any) -> Any:
         given = messages or [{"role": "user", "content": ASK}]
-        return client.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=given, **more)
+        return client.messages.create(model="claude-sonnet-4-6", max_tokens=100, messages=given, **more)
 
     async def loop(self, client: Any) -> list[Any]:
         tools = [{"name": "look_up", "input_schema": TOOL}]

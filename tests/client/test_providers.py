@@ -128,15 +128,15 @@ def new_customer(account: Account) -> str:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_the_caller_sees_no_difference_and_every_token_is_recorded_once(
-    case: Case, way: Way, ai_account: Account, *, is_async: bool
+    case: Case, way: Way, shared_account: Account, *, is_async: bool
 ) -> None:
-    customer, problems = new_customer(ai_account), list[Problem]()
+    customer, problems = new_customer(shared_account), list[Problem]()
     without = await seen_without(way, case, is_async=is_async)
     kind = AsyncTallybook if is_async else Tallybook
-    meter = kind(ai_account.key, url=ai_account.service.url, meter=METER, on_error=problems.append)
+    meter = kind(shared_account.key, url=shared_account.service.url, meter=METER, on_error=problems.append)
     seen, ledger = await seen_with(way, case, meter, customer, is_async=is_async)
     await meter.close() if isinstance(meter, AsyncTallybook) else await asyncio.to_thread(meter.close)
     assert seen == without
-    recorded = [line(event) for event in await recorded_events_now(ai_account) if event.customer == customer]
+    recorded = [line(event) for event in await recorded_events_now(shared_account) if event.customer == customer]
     assert sorted(recorded) == sorted(expected(served) for served in ledger)
     assert [problem.kind for problem in problems] == ([] if ledger else ["usage_missing"])

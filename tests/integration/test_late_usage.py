@@ -39,7 +39,7 @@ async def test_late_usage_is_on_the_next_invoice_which_names_where_it_belongs_an
     await world.metered()
     subscription = await world.subscribe("pro")
     customer = subscription["customer"]
-    await world.use(customer, "api_calls", 1100, timestamp="2026-04-01T00:00:00Z")
+    await world.use(customer, "api_calls", 1100)
     await world.advance_to("2026-04-16")
     issued = await world.invoices(subscription)
     late = await world.use(customer, "api_calls", 700.5, timestamp="2026-04-10T00:00:00Z")

@@ -31,7 +31,7 @@ async def install(database: postgres.Pool, client: Redis, postgres_url: str) -> 
     assert api.PARTITIONS == books.PARTITIONS
     await database.execute("UPDATE installation SET till_made_at = now()")
     await database.execute("INSERT INTO organizations (id, name) VALUES ('org_1', 'One')")
-    await database.execute("INSERT INTO tenants (organization_id, livemode, terms_version) VALUES ('org_1', false, 1)")
+    await database.execute("INSERT INTO tenants (organization_id, livemode, terms_version) VALUES ('org_1', false, 0)")
     return dataclasses.replace(services, settings=dataclasses.replace(services.settings, postgres_url=postgres_url))
 
 

@@ -66,10 +66,11 @@ async def _migrate(url: str) -> None:
 @pytest.fixture
 def account(service: Service) -> Account:
     """A sandbox organization of the test's own, with a full-access key."""
-    return asyncio.run(_account(service))
+    return asyncio.run(new_account(service))
 
 
-async def _account(service: Service) -> Account:
+async def new_account(service: Service) -> Account:
+    """A new sandbox organization with a full-access key."""
     connection = await postgres.connect_one(service.postgres_url)
     try:
         async with connection.transaction():

@@ -45,6 +45,8 @@ class Fence:
         self.epoch = claim.epoch
         self.told = list(claim.sequences)
         """By partition, the highest sequence that Redis or the book has told this process of."""
+        self.booked = [0] * len(self.told)
+        """By partition, how far the book had read when it was last asked."""
         self.refusal: str | None = None
         """Why nothing is charged or read, as far as it is known; None: all is well."""
 
@@ -98,6 +100,7 @@ class Fence:
         if claim.epoch != self.epoch:
             _LOG.warning("the till was made anew: epoch %s instead of %s", claim.epoch, self.epoch)
             self.epoch, self.told = claim.epoch, list(claim.sequences)
+        self.booked = list(claim.sequences)
         for partition, sequence in enumerate(claim.sequences):
             self.note(partition, sequence)
 

@@ -180,6 +180,11 @@ class Till:
         asked = [("HGET", f"{partitions.prefix(partition)}:m", "seq") for partition in range(self._settings.partitions)]
         return [int(redis.text(value) or 0) for value in await self._redis.pipeline(*asked, atomic=False)]
 
+    @property
+    def booked(self) -> Sequence[int]:
+        """By partition, how far the book had read at the last `check` that it answered."""
+        return self._fence.booked
+
     async def memory(self) -> Memory:
         """How full Redis is."""
         found = _info(await self._redis.execute_command("INFO", "memory"))

@@ -62,6 +62,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("keys", "make, list and revoke API keys", "tallybook.cli.keys"),
     Command("models", "look after the AI model catalog", "tallybook.cli.models"),
     Command("migrate", "bring the database to this version's schema", "tallybook.cli.migrate"),
+    Command("rebuild", "make the till anew from the book, after Redis was lost", "tallybook.cli.rebuild"),
+    Command("pools", "see and thaw customers that are frozen because their pools did not reconcile", "tallybook.cli.pools"),
+    Command("quarantine", "see, retry or drop what could not be applied to the book", "tallybook.cli.quarantine"),
     Command("reconcile", "compare events, totals, pools, till and invoices, to the unit", "tallybook.cli.reconcile"),
 )
 

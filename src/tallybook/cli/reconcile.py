@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 from collections.abc import Iterator
 
 from tallybook import app, settings
-from tallybook.flows import reconcile
+from tallybook.flows import freezing, reconcile
 from tallybook.flows.reconcile import Report
 
 
@@ -27,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def _reconcile(*, freeze: bool) -> Report:
     async with app.services(settings.from_environment(os.environ), name="reconcile") as services:
         partitions = services.settings.partitions
-        return await reconcile.reconcile(services.database, services.redis, partitions, services.till.freeze if freeze else None)
+        freezer = functools.partial(freezing.freeze, services)
+        return await reconcile.reconcile(services.database, services.redis, partitions, freezer if freeze else None)
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -47,3 +47,11 @@ LIMIT $6;
 UPDATE customers SET ai_margin_bps = $2, updated_at = $3
 WHERE id = $1
 RETURNING *;
+
+-- name: customer_anywhere
+-- The tenant and row id of the customer with this public id, for an operator who speaks for all tenants.
+SELECT tenant_id, id FROM customers WHERE public_id = $1;
+
+-- name: public_ids
+-- Public ids by row id, for an operator who speaks for all tenants.
+SELECT id, public_id FROM customers WHERE id = ANY ($1::bigint[]);

@@ -1,5 +1,6 @@
 """Customers in the book."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from tallybook.core.tenant import Tenant
@@ -18,6 +19,17 @@ async def find(connection: Connection, tenant: Tenant, reference: str) -> Custom
 async def by_id(connection: Connection, tenant: Tenant, customer_id: int) -> Customer | None:
     """The customer with this row id."""
     return _customer(await connection.fetchrow(_SQL["customer_by_id"], tenant.id, customer_id))
+
+
+async def anywhere(connection: Connection, public_id: str) -> tuple[int, int] | None:
+    """The tenant and the row id of a customer of any tenant. For operators; requests find customers of their own tenant."""
+    row = await connection.fetchrow(_SQL["customer_anywhere"], public_id)
+    return None if row is None else (row["tenant_id"], row["id"])
+
+
+async def public_ids(connection: Connection, customer_ids: Sequence[int]) -> dict[int, str]:
+    """By row id, for operators."""
+    return {row["id"]: row["public_id"] for row in await connection.fetch(_SQL["public_ids"], customer_ids)}
 
 
 async def hold(connection: Connection, tenant: Tenant, reference: str) -> Customer | None:

@@ -52,6 +52,37 @@ POOLS_FROZEN = Gauge(
     registry=REGISTRY,
     multiprocess_mode="mostrecent",
 )
+RECONCILE_PROBLEMS = Gauge(
+    "tallybook_reconcile_problems",
+    "What differed in the last finished round of reconciliation: sums and pools. Anything but 0: page somebody.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+RECONCILED_AT = Gauge(
+    "tallybook_reconciled_timestamp_seconds",
+    "When the last round of reconciliation was finished.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+TILL_REFUSED = Gauge(
+    "tallybook_till_refused",
+    "1 while Redis does not hold this installation's whole till, and usage is refused: page somebody.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+TILL_MEMORY = Gauge(
+    "tallybook_till_memory_bytes",
+    "What Redis uses, and may use; a limit of 0 means that it has none.",
+    ["kind"],
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+USAGE_TURNED_AWAY = Gauge(
+    "tallybook_usage_turned_away",
+    "1 while usage is turned away because the till is full or the book too far behind.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
 LOG_GAPS = Counter(
     "tallybook_log_gaps_total",
     "Looks at a partition whose log lacks an entry that the book has not read: page somebody.",
@@ -95,6 +126,24 @@ CATALOG_CHANGES = Gauge(
     ["kind"],
     registry=REGISTRY,
     multiprocess_mode="mostrecent",
+)
+REPEATS_VOIDED = Counter(
+    "tallybook_repeats_voided_total",
+    "Events taken back because they were counted before under the same id.",
+    registry=REGISTRY,
+)
+REPEATS_STUCK = Gauge(
+    "tallybook_repeats_stuck_customers",
+    "Customers with events that were counted twice and could not be taken back by the last search.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+CLOCK_SKEW_SECONDS = Gauge(
+    "tallybook_clock_skew_seconds",
+    "How far apart the clocks of a process and of a store are, at least; of all processes the furthest.",
+    ["store"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
 )
 HTTP_REQUESTS = Counter(
     "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY

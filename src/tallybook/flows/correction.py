@@ -52,11 +52,11 @@ async def set_period_total(services: Services, tenant: Tenant, wanted: PeriodTot
         raise errors.Conflict("idempotency_key_mismatch", "This Idempotency-Key was used with another body before.")
     if receipt.outcome in (Outcome.FROZEN, Outcome.LIMIT):
         raise errors.Unavailable("pool_frozen", "The customer's pools take no change now.", retry_after_s=30)
-    previous = charge.opening - receipt.found
+    opening = receipt.amount + wanted.quantity_nano  # of the time it was set, also for a repeat
     return Correction(
         id=ids.event_public_id(charge.record.digest),
         customer_id=standing.terms.customer_public_id,
-        previous_nano=previous,
+        previous_nano=opening - receipt.found,
         total_nano=wanted.quantity_nano,
         at=clock.from_ms(receipt.accepted_at_ms),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from tallybook.charge.till import Till
 from tallybook.core.clock import Clock
 from tallybook.flows.current_book import Lookout
+from tallybook.flows.pressure import Pressure
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.pricing.price_book import PriceBook
 from tallybook.settings import Settings
@@ -29,3 +30,4 @@ class Services:
     """Told how many events were taken back because they had been counted before."""
     clock_skew_s: float = 0.0
     """How far this process' clock is from the stores', the furthest of them; watched at the side."""
+    pressure: Pressure = field(default_factory=Pressure)

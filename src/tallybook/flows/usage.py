@@ -62,8 +62,9 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
     ]
     results: dict[int, Result] = {place: event for place, event in enumerate(events) if not isinstance(event, Event)}
     for attempt in range(_ATTEMPTS):
-        await _load_terms(services, source.tenant, pending, reload=attempt > 0)
+        loaded = await _load_terms(services, source.tenant, pending, reload=attempt > 0)
         priced = await _price_each(services, source, pending)
+        priced = await _doubt_refusals(services, source.tenant, priced, loaded)
         results |= {one.place: error for one, error in priced if isinstance(error, errors.TallybookError)}
         pending = await _charge(services, [(one, good) for one, good in priced if isinstance(good, PricedEvent)], results)
         pending += [one for one, again in priced if again is None]
@@ -80,29 +81,56 @@ class _Pending:
     identity: str
 
 
+_Priced = tuple[_Pending, PricedEvent | errors.TallybookError | None]
+"""An event with its price, with why it is refused, or with None when it has to be priced again with newer terms."""
+
+
 def _identity(source: Source, place: int, event: Event) -> str:
     """The caller's event id; without one the request's key and the place in it; without either this delivery is its own event."""
     if event.event_id is not None:
         return event.event_id
-    return f"\x01{source.idempotency_key or secrets.token_hex(16)}\x01{place}"
+    return f"\x01event\x01{source.idempotency_key or secrets.token_hex(16)}\x01{place}"
 
 
-async def _load_terms(services: Services, tenant: Tenant, pending: Iterable[_Pending], *, reload: bool) -> None:
+async def _load_terms(services: Services, tenant: Tenant, pending: Iterable[_Pending], *, reload: bool) -> set[str]:
+    """Load the terms that are not at hand, or all of them. Returns the references that were loaded."""
     if reload:
         await current_book.refresh(services)
     references = {one.event.customer_id for one in pending}
-    missing = [reference for reference in references if reload or services.terms.at_hand(tenant, reference) is None]
+    missing = {reference for reference in references if reload or services.terms.at_hand(tenant, reference) is None}
     await asyncio.gather(*(services.terms.load(tenant, reference) for reference in missing))
+    return missing
 
 
-async def _price_each(
-    services: Services, source: Source, pending: Iterable[_Pending]
-) -> list[tuple[_Pending, PricedEvent | errors.TallybookError | None]]:
+async def _price_each(services: Services, source: Source, pending: Iterable[_Pending]) -> list[_Priced]:
     """Price events; what the price book at hand lacks is looked for in a newer one before it is refused."""
     priced = [(one, _price(services, source, one)) for one in pending]
     if any(_is_missing(outcome) for _, outcome in priced) and await current_book.refresh(services):
         return [(one, _price(services, source, one) if _is_missing(outcome) else outcome) for one, outcome in priced]
     return priced
+
+
+async def _doubt_refusals(
+    services: Services,
+    tenant: Tenant,
+    priced: list[_Priced],
+    loaded: set[str],
+) -> list[_Priced]:
+    """Take back what remembered terms refused, where the till knows of newer ones: what is refused never gets there to be checked."""
+    refused = {one.event.customer_id for one, outcome in priced if isinstance(outcome, errors.TallybookError)} - loaded
+    known = {reference: terms for reference in refused if (terms := services.terms.at_hand(tenant, reference)) is not None}
+    if not known:
+        return priced
+    views = await asyncio.gather(*(services.till.read(tenant.id, terms.customer_id) for terms in known.values()))
+    outdated = {
+        reference
+        for (reference, terms), view in zip(known.items(), views, strict=True)
+        if view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version
+    }
+    return [
+        (one, None if one.event.customer_id in outdated and isinstance(outcome, errors.TallybookError) else outcome)
+        for one, outcome in priced
+    ]
 
 
 def _is_missing(outcome: PricedEvent | errors.TallybookError | None) -> bool:

@@ -38,11 +38,17 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `name` is the wire's. `grain` is set for a BUCKET."""
+    """One column. `name` is the wire's. `grain` is set for a BUCKET; `alias` where a name of the caller's own must not be put into SQL."""
 
     name: str
     unit: Unit
     grain: Grain | None = None
+    alias: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in rows of the book."""
+        return self.alias or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,10 @@ class Property:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which usage counts; None: all. `feature_ids` are all features that ever had the code that was asked for."""
+    """Which usage counts; None: all. `feature_ids` are all features that ever had the code that was asked for.
+
+    `pool` is one of the customer's pools for one period: what an invoice line bills; it wants a `customer_id`.
+    """
 
     customer_id: int | None = None
     feature_ids: tuple[int, ...] | None = None
@@ -64,6 +73,39 @@ class Filters:
     plan_code: str | None = None
     property: Property | None = None
     period_start: datetime | None = None
+    pool: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilters:
+    """Which records of the log are listed. Times are of `occurred_at`, None: no bound; `kinds` are those of core.usage_log."""
+
+    tenant: Tenant
+    kinds: tuple[int, ...]
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    filters: Filters = Filters()
+
+
+@dataclass(frozen=True, slots=True)
+class BilledLine:
+    """A line of an invoice and the pool that it bills, as the book has it now. Amounts in 1e-9 of the pool's unit, or 1e-9 USD."""
+
+    invoice_id: str
+    position: int
+    line_type: str
+    description: str
+    amount_cents: int
+    exact_nano: int
+    included_nano: int | None
+    used_nano: int | None
+    overage_nano: int | None
+    customer_id: int
+    customer_public_id: str
+    pool: str | None
+    opening: int | None
+    charged: int | None
+    adjusted: int | None
 
 
 @dataclass(frozen=True, slots=True)

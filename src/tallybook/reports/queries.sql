@@ -95,3 +95,14 @@ LEFT JOIN plans AS p ON p.id = s.plan_id
 WHERE {where}
 ORDER BY e.occurred_at DESC, e.partition DESC, e.seq DESC, e.position DESC
 {limit}
+
+-- name: billed_line
+-- One line of an invoice and what the book says of the pool it bills.
+SELECT
+    i.public_id AS invoice_id, l.position, l.line_type, l.description, l.amount_cents, l.exact_nano, l.included_nano, l.used_nano,
+    l.overage_nano, i.customer_id, c.public_id AS customer_public_id, l.pool, b.opening, b.charged, b.adjusted
+FROM invoices AS i
+INNER JOIN invoice_lines AS l ON l.invoice_id = i.id
+INNER JOIN customers AS c ON c.id = i.customer_id
+LEFT JOIN pool_balances AS b ON b.customer_id = i.customer_id AND b.pool = l.pool
+WHERE i.tenant_id = $1 AND i.public_id = $2 AND l.position = $3

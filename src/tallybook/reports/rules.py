@@ -138,7 +138,7 @@ def percent_of(part: int, whole: int) -> int | None:
 
 def encode_cursor(keys: Sequence[Column], row: RawRow) -> str:
     """Where the page after this row begins."""
-    values = [_cursor_value(row[column.name]) for column in keys]
+    values = [_cursor_value(row[column.key]) for column in keys]
     return base64.urlsafe_b64encode(msgspec.json.encode(values)).decode().rstrip("=")
 
 
@@ -188,3 +188,12 @@ def as_integers(row: dict[str, object]) -> RawRow:
     plain = (str, datetime, int)
     kept = {name: value if value is None or isinstance(value, plain) else int(cast("int", value)) for name, value in row.items()}
     return cast("RawRow", kept)
+
+
+def shares(report: str, row: RawRow) -> dict[str, str | None]:
+    """What follows from a row and cannot be summed: the margin in percent of the charge, and of the cost."""
+    if report not in ("margin", "ai-costs"):
+        return {}
+    margin, cost, charge = (cast("int", row[name]) for name in ("margin", "cost", "charge"))
+    found = {"marginPercent": percent_of(margin, charge), "markupPercent": percent_of(margin, cost)}
+    return {name: None if bps is None else exact(bps, _DIGITS[Unit.BPS]) for name, bps in found.items()}

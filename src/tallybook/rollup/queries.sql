@@ -82,8 +82,8 @@ SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5
 SELECT relid::text AS name FROM pg_partition_tree('usage_events') WHERE isleaf;
 
 -- name: lock_months
--- Lets one process at a time make month partitions, until its transaction ends.
-SELECT pg_advisory_xact_lock(x'74a11b02'::bigint);
+-- Lets one process at a time make month partitions, until its transaction ends; a lock of the table also shows what others just made.
+LOCK TABLE usage_events IN SHARE UPDATE EXCLUSIVE MODE;
 
 -- name: join_workers
 -- Says that this connection's worker takes part; the lock is shared and ends with the connection.

@@ -8,6 +8,7 @@ The only module that imports asyncpg. asyncpg carries no types, so everything el
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
 """The whole transaction may be tried again: it was rolled back, or the server went away (then nobody knows if it committed)."""
 
 VERSION_MIN = 140000
+_ASK_S = 5.0
 _JSONB_VERSION = b"\x01"
 
 
@@ -138,6 +140,12 @@ async def snapshot(pool: Pool) -> AsyncGenerator[Connection]:
     """One REPEATABLE READ READ ONLY transaction: every query in the block sees the same moment."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         yield connection
+
+
+async def server_time(pool: Pool) -> datetime:
+    """What time it is on the server, UTC; the time it takes to get a connection is not part of the answer."""
+    async with pool.acquire(timeout=_ASK_S) as connection:
+        return await connection.fetchval("SELECT clock_timestamp()", timeout=_ASK_S)
 
 
 async def assert_settings(connection: Connection) -> None:

@@ -8,6 +8,7 @@ Replies are what Redis sends in RESP2 (bytes, int, None, lists); nothing is deco
 # redis-py types its raw commands only partly; the signatures below are the ones to rely on.
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import asyncio as driver
@@ -75,6 +76,12 @@ def connect(url: str, *, connections_max: int = 32, timeout_s: float = 5.0) -> R
 async def atomically(client: Redis, *commands: tuple[Word, ...]) -> list[Any]:
     """Run commands as one step and return their raw replies in order."""
     return await client.pipeline(*commands, atomic=True)
+
+
+async def server_time(client: Redis) -> datetime:
+    """What time it is on the server, UTC."""
+    seconds, microseconds = await client.execute_command("TIME")
+    return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(microseconds))
 
 
 def text(reply: bytes | None) -> str | None:

@@ -10,6 +10,7 @@ from tallybook.core import errors
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.http import replies
 from tallybook.entrypoints.http.frame import Frame
+from tallybook.flows import old_ids
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
 from tallybook.tenancy import store as tenancy
@@ -33,7 +34,7 @@ class HealthPages:
         services = self._frame.services
         postgres_state, till_state = await asyncio.gather(_outcome(_check_book(services)), _outcome(services.till.check()))
         process_state = "draining" if self._frame.draining else "ok"
-        checks = {"postgres": postgres_state, "till": till_state, "process": process_state}
+        checks = {"postgres": postgres_state, "till": till_state, "clock": _clock_state(services), "process": process_state}
         is_ready = set(checks.values()) == {"ok"}
         content = {"status": "ready" if is_ready else "not_ready", "checks": checks}
         reply = _reply(200 if is_ready else 503, content, self._frame.new_request_id())
@@ -53,6 +54,12 @@ async def _check_book(services: Services) -> None:
     async with services.database.acquire(timeout=CHECK_TIMEOUT_S) as connection:
         if await tenancy.find_installation(connection) is None:
             raise errors.Unavailable("not_installed", "The database has no installation yet.")
+
+
+def _clock_state(services: Services) -> str:
+    """Beyond a minute, ids of old events may be looked for in the wrong place."""
+    skew_s = services.clock_skew_s
+    return "ok" if skew_s * 1000 <= old_ids.SKEW_MS else f"this process' clock is {skew_s:.1f} s off a store's"
 
 
 async def _outcome(check: Awaitable[None]) -> str:

@@ -1,9 +1,8 @@
-"""Small duties at the side: what is remembered only for a time is forgotten, and the depth of the queue is shown."""
+"""Small duties at the side: what is remembered only for a time is forgotten."""
 
 import asyncio
 import logging
 
-from tallybook.entrypoints import metrics
 from tallybook.entrypoints.workers import pause
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
@@ -11,7 +10,6 @@ from tallybook.tenancy import actions as tenancy
 
 _LOG = logging.getLogger(__name__)
 _HOUR_S = 3600.0
-_SECOND_S = 1.0
 
 
 async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
@@ -24,10 +22,3 @@ async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
         except (*postgres.TRANSIENT_ERRORS, redis.RedisError) as error:
             _LOG.warning("upkeep waits: %s: %s", type(error).__name__, error)
         await pause.rest(stop, _HOUR_S)
-
-
-async def watch_queue(services: Services, stop: asyncio.Event) -> None:
-    """Show how many charges wait for the till, once a second."""
-    while not stop.is_set():
-        metrics.TILL_QUEUE_DEPTH.set(services.till.depth)
-        await pause.rest(stop, _SECOND_S)

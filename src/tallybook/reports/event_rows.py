@@ -1,0 +1,127 @@
+"""Single records of the log as rows of a report: usage, what took it back, and corrections; the last step of a drill-down."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from tallybook.core import cursors, errors, ids, pools, usage_log
+from tallybook.core.pools import PoolKind
+from tallybook.core.usage_log import Kind
+from tallybook.reports import composition, rules
+from tallybook.reports.model import Column, EventFilters, RawRow, Unit
+from tallybook.storage import queries
+from tallybook.storage.postgres import Connection, Row
+
+_SQL = queries.load(__package__)
+_ROWS_AT_ONCE = 5_000
+_CURSOR_PARTS = 4
+KINDS = {"usage": Kind.USAGE, "void": Kind.VOID, "adjustment": Kind.ADJUSTMENT, "set": Kind.SET, "expiry": Kind.EXPIRY}
+_KIND_NAMES = {int(kind): name for name, kind in KINDS.items()}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_COUNTS = {
+    "inputTokens": "input_tokens",
+    "outputTokens": "output_tokens",
+    "cacheReadTokens": "cache_read_tokens",
+    "cacheWriteTokens": "cache_write_tokens",
+    "cacheWrite1hTokens": "cache_write_1h_tokens",
+    "webSearches": "web_searches",
+}
+_PRICES = {
+    "inputPrice": "input_pico",
+    "outputPrice": "output_pico",
+    "cacheReadPrice": "cache_read_pico",
+    "cacheWritePrice": "cache_write_pico",
+    "cacheWrite1hPrice": "cache_write_1h_pico",
+}
+COLUMNS = (
+    *(Column(name, Unit.TEXT) for name in ("id", "eventId", "kind")),
+    *(Column(name, Unit.INSTANT) for name in ("occurredAt", "acceptedAt", "periodStart", "belongsTo")),
+    *(Column(name, Unit.TEXT) for name in ("customerId", "externalId", "featureCode", "planCode", "pool")),
+    *(Column(name, Unit.NANO) for name in ("quantity", "taken", "charge", "credits", "cost", "margin")),
+    *(Column(name, Unit.TEXT) for name in ("model", "matchedBy", "serviceTier")),
+    *(Column(name, Unit.COUNT) for name in _COUNTS),
+    *(Column(name, Unit.PICO_PER_TOKEN) for name in _PRICES),
+    Column("webSearchPrice", Unit.PICO),
+    Column("appliedMarginPercent", Unit.BPS),
+    Column("catalogVersion", Unit.COUNT),
+    *(Column(name, Unit.TEXT) for name in ("properties", "reason", "voids")),
+)
+"""`taken` is what the pool gave, in the pool's own unit: the sum over a pool's records is what its invoice line calls used."""
+
+
+async def page(connection: Connection, which: EventFilters, cursor: str | None, limit: int) -> tuple[list[RawRow], str | None]:
+    """Up to `limit` records, newest first, and the cursor of the next page. Raises ValidationError for a foreign cursor."""
+    before = None if cursor is None else _decode(cursor)
+    composed = composition.events(which, _SQL, before, limit + 1)
+    found = await connection.fetch(composed.grouped, *composed.arguments.values)
+    next_cursor = _encode(found[limit - 1]) if len(found) > limit else None
+    return [_row(row) for row in found[:limit]], next_cursor
+
+
+async def stream(connection: Connection, which: EventFilters) -> AsyncIterator[list[RawRow]]:
+    """All records, some thousand at a time. Wants a transaction."""
+    composed = composition.events(which, _SQL, None, None)
+    chunk: list[RawRow] = []
+    async for row in connection.cursor(composed.grouped, *composed.arguments.values, prefetch=_ROWS_AT_ONCE):
+        chunk.append(_row(row))
+        if len(chunk) == _ROWS_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _row(row: Row) -> RawRow:
+    kind = pools.parse(row["pool"]).kind
+    amount, priced_by_model = row["amount"], row["price_id"] != 0
+    charge = amount if kind is PoolKind.BALANCE else 0
+    properties: dict[str, Any] | None = row["properties"]
+    return {
+        "id": ids.event_public_id(row["digest"]),
+        "eventId": row["event_id"],
+        "kind": _KIND_NAMES[row["kind"]],
+        "occurredAt": row["occurred_at"],
+        "acceptedAt": row["accepted_at"],
+        "periodStart": row["period_start"],
+        "belongsTo": row["belongs_to"],
+        "customerId": row["customer"],
+        "externalId": row["external"],
+        "featureCode": row["feature"],
+        "planCode": row["plan"],
+        "pool": row["pool"],
+        "quantity": row["quantity_nano"],
+        "taken": amount - row["spare_amount"],
+        "charge": charge,
+        "credits": amount if kind in (PoolKind.CREDITS, PoolKind.PURCHASED) else 0,
+        "cost": row["cost_nano"],
+        "margin": charge - row["cost_nano"] if priced_by_model else 0,
+        "model": row["model"],
+        "matchedBy": row["matched_by"],
+        "serviceTier": row["service_tier"],
+        **{name: row[column] for name, column in _COUNTS.items()},
+        **{name: row[column] if priced_by_model else None for name, column in _PRICES.items()},
+        "webSearchPrice": row["web_search_pico"] if priced_by_model else None,
+        "appliedMarginPercent": row["margin_bps"] if priced_by_model else None,
+        "catalogVersion": row["catalog_version"],
+        "properties": orjson.dumps(properties).decode() if properties else None,
+        "reason": row["reason"],
+        "voids": row["voids"],
+    }
+
+
+def _encode(row: Row) -> str:
+    return cursors.encode(f"{rules.to_us(row['occurred_at'])}.{row['partition']}.{usage_log.place(row['seq'], row['position'])}")
+
+
+def _decode(cursor: str) -> tuple[datetime, int, int, int]:
+    parts = cursors.decode_text(cursor).replace("-", ".").split(".")
+    if len(parts) != _CURSOR_PARTS or not all(part.isascii() and part.isdigit() and len(part) < _DIGITS_MAX for part in parts):
+        raise errors.invalid("cursor", "cursor must be a nextCursor of an earlier page of this list.")
+    us, partition, seq, position = map(int, parts)
+    return _EPOCH + timedelta(microseconds=us), partition, seq, position
+
+
+_DIGITS_MAX = 19

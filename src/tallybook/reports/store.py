@@ -1,0 +1,89 @@
+"""Asks the book. Reads only; with composition.py and queries.sql the only SQL of reports."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from tallybook.core import cursors
+from tallybook.core.tenant import Tenant
+from tallybook.reports import composition, rules
+from tallybook.reports.composition import Composed, Source
+from tallybook.reports.model import Answer, BilledLine, Column, Question, RawRow
+from tallybook.storage import queries
+from tallybook.storage.postgres import Connection
+
+_SQL = queries.load(__package__)
+_ROWS_AT_ONCE = 5_000
+_OF_EVENTS = frozenset({rules.UNIT_PRICE})
+_OF_MODELS = frozenset({"model", "provider"})
+_BY_PLAN_MODEL = frozenset({"usage", "top-customers"})
+
+
+async def feature_ids(connection: Connection, tenant: Tenant, code: str) -> tuple[int, ...]:
+    """All features of the tenant that ever had this code."""
+    return tuple(row["id"] for row in await connection.fetch(_SQL["features_of_code"], tenant.id, code))
+
+
+async def answer(connection: Connection, question: Question, cursor: str | None, limit: int) -> Answer:
+    """One page of a report and the totals of all of it. Raises ValidationError for a cursor of another question."""
+    composed = composition.compose(question, await source(connection, question), _SQL)
+    skipped = 0 if cursor is None or question.ranked_by is None else cursors.decode(cursor)
+    after = () if cursor is None or question.ranked_by is not None else rules.decode_cursor(composed.keys, cursor)
+    statement = composition.page(composed, _SQL, after, limit + 1, question.ranked_by, skipped)
+    found = [dict(row.items()) for row in await connection.fetch(statement, *composed.arguments.values)]
+    rows = [rules.as_integers(row) for row in found if not row["is_total"]]
+    [totals] = [rules.as_integers(row) for row in found if row["is_total"]]
+    next_cursor = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        by_rank = question.ranked_by is not None
+        next_cursor = cursors.encode(skipped + limit) if by_rank else rules.encode_cursor(composed.keys, rows[-1])
+    return Answer(composed.keys, composed.measures, rows, totals, next_cursor)
+
+
+@contextlib.asynccontextmanager
+async def stream(
+    connection: Connection, question: Question
+) -> AsyncGenerator[tuple[tuple[Column, ...], AsyncIterator[list[RawRow]]]]:
+    """The columns of a report and all of its rows, some thousand at a time. Wants a snapshot, which it reads from to its end."""
+    composed = composition.compose(question, await source(connection, question), _SQL)
+    statement = composition.every_row(composed, _SQL, question.ranked_by)
+    yield (*composed.keys, *composed.measures), chunks(connection, statement, composed)
+
+
+async def chunks(connection: Connection, statement: str, composed: Composed) -> AsyncIterator[list[RawRow]]:
+    """The rows of a statement, read through a cursor."""
+    chunk: list[RawRow] = []
+    async for row in connection.cursor(statement, *composed.arguments.values, prefetch=_ROWS_AT_ONCE):
+        chunk.append(rules.as_integers(dict(row.items())))
+        if len(chunk) == _ROWS_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def billed_line(connection: Connection, tenant: Tenant, invoice_id: str, position: int) -> BilledLine | None:
+    """A line of one of the tenant's invoices, with the pool it bills."""
+    row = await connection.fetchrow(_SQL["billed_line"], tenant.id, invoice_id, position)
+    if row is None:
+        return None
+    columns: dict[str, Any] = dict(rules.as_integers(dict(row.items())))
+    return BilledLine(**columns)
+
+
+async def source(connection: Connection, question: Question) -> Source:
+    """Where the answer is: in the hourly totals wherever they are exact, else in the raw events."""
+    if question.report == "revenue":
+        return Source.INVOICES
+    words, filters = set(question.group_by), question.filters
+    about_property = filters.property is not None or any(word.startswith(rules.PROPERTY) for word in words)
+    if about_property or words & _OF_EVENTS or not rules.fits_hours(question):
+        return Source.EVENTS
+    about_model = bool(words & _OF_MODELS) or filters.model is not None or filters.provider is not None
+    about_plan = question.report in _BY_PLAN_MODEL or "planCode" in words or filters.plan_code is not None or filters.pool is not None
+    if about_model or about_plan:
+        unclear = await connection.fetchrow(_SQL["what_hours_cannot_tell"], question.tenant.id)
+        if unclear is not None and ((about_model and unclear["models"]) or (about_plan and unclear["subscriptions"])):
+            return Source.EVENTS
+    return Source.HOURS
