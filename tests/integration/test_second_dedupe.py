@@ -123,7 +123,7 @@ async def test_events_that_the_till_must_remember_never_ask_the_book(world: Worl
     now = world.services.clock()
     edge = now - timedelta(hours=world.services.settings.hot_window_h) + timedelta(minutes=5, milliseconds=old_ids.SKEW_MS)
     for moment in (None, now, now + timedelta(minutes=4), edge + timedelta(milliseconds=1)):
-        dated = {} if moment is None else {"timestamp": moment.isoformat()}
+        dated: Json = {} if moment is None else {"timestamp": moment.isoformat()}
         await world.use(subscription["customer"], "images", 1, **dated)
     assert asked == []
     await world.use(subscription["customer"], "images", 1, timestamp=edge.isoformat())
