@@ -20,8 +20,8 @@ _AT_ONCE = 200
 _STARTED_AGO = timedelta(days=4)
 """Before the oldest event that is sent."""
 _PLAN = {"code": "flex", "name": "Flex", "consumptionModel": "balance", "blockOnExhaustion": True}
-_PRICE = {"billingInterval": "monthly", "isDefault": True, "price": 0, "includedBalance": 1_000_000_000_000}
-"""A balance of $100 million: the till asks for every event whether it covers it, and it always does."""
+_PRICE = {"billingInterval": "monthly", "isDefault": True, "price": 0, "includedBalance": 50_000_000_000}
+"""A balance of $5 million: the till asks for every event whether it covers it, and it always does."""
 _FEATURES = {"chat": {"pricingMode": "ai_model", "margin": 20}, "exports": {"overage": {"unitPrice": 3}}}
 
 

@@ -16,7 +16,10 @@ from tests.crash.load import Load
 from tests.support.service import Account, Service
 
 APIS, WORKERS, LOAD_TASKS = 3, 2, 6
-_PAUSE_S = (0.35, 0.6)
+_PAUSE_S = (0.1, 0.5)
+_LOOK_S = 0.02
+ACCEPTED_BETWEEN_KILLS = 1000
+"""A kill that hits an idle system proves nothing: this many more events are accepted before the next one."""
 _WEIGHTS = {"api": 2, "worker": 2, "redis": 3, "postgres": 2}
 """How often each kind of process is chosen."""
 
@@ -101,8 +104,12 @@ async def _until_ready(running: Field) -> None:
 
 async def _kill(running: Field, dice: random.Random, kills: int, progress: Callable[[str], None], load: Load) -> Counter[str]:
     killed: Counter[str] = Counter()
+    goal = 0
     while killed.total() < kills:
         await asyncio.sleep(dice.uniform(*_PAUSE_S))
+        while len(load.settled) < goal:  # noqa: ASYNC110 - the load notes answers, it sets no event
+            await asyncio.sleep(_LOOK_S)
+        goal = len(load.settled) + ACCEPTED_BETWEEN_KILLS
         standing = [target for target in running.targets if target.is_up]
         if not standing:
             continue

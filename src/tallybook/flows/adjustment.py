@@ -84,7 +84,7 @@ def _charge(standing: Standing, wanted: Adjustment, identity: str) -> Charge:
         period_start_s=period.start_s,
         occurred_at_ms=clock.to_ms(standing.now),
         reason=wanted.reason,
-        fingerprint=commands.fingerprint(f"{pool}\0{nano}"),
+        fingerprint=commands.fingerprint(f"{standing.subscription.public_id}\0{standing.subscription.consumption_model}\0{nano}"),
     )
     return Charge(
         partition=terms.partition,

@@ -233,7 +233,9 @@ def _pool_conditions(pool: str, source: Source, arguments: Arguments) -> list[st
     return found
 
 
-def events(which: EventFilters, templates: Mapping[str, str], before: tuple[datetime, int, int, int] | None, limit: int | None) -> Composed:
+def events(
+    which: EventFilters, templates: Mapping[str, str], before: tuple[datetime, int, int, int] | None, limit: int | None
+) -> Composed:
     """The statement that lists single records; without a limit all of them."""
     arguments = Arguments()
     where = _event_conditions(which, arguments)
@@ -252,7 +254,10 @@ def events(which: EventFilters, templates: Mapping[str, str], before: tuple[date
 
 def _event_conditions(which: EventFilters, arguments: Arguments) -> list[str]:
     filters = which.filters
-    found = [f"e.tenant_id = {arguments.add(which.tenant.id, 'integer')}", f"e.kind = ANY ({arguments.add(list(which.kinds), 'integer[]')})"]
+    found = [
+        f"e.tenant_id = {arguments.add(which.tenant.id, 'integer')}",
+        f"e.kind = ANY ({arguments.add(list(which.kinds), 'integer[]')})",
+    ]
     tests: list[tuple[str, object, str]] = [
         ("e.occurred_at >= {}", which.starts_at, "timestamptz"),
         ("e.occurred_at < {}", which.ends_at, "timestamptz"),

@@ -106,3 +106,29 @@ INNER JOIN invoice_lines AS l ON l.invoice_id = i.id
 INNER JOIN customers AS c ON c.id = i.customer_id
 LEFT JOIN pool_balances AS b ON b.customer_id = i.customer_id AND b.pool = l.pool
 WHERE i.tenant_id = $1 AND i.public_id = $2 AND l.position = $3
+
+-- name: running_pools
+-- The pools of billing periods that run, with what decides whether usage beyond them is billed; a trial's grant began with it.
+SELECT
+    c.public_id AS customer, coalesce(c.external_id, '') AS external, s.public_id AS subscription, p.code AS plan, s.plan_id,
+    p.is_free, coalesce(p.block_on_exhaustion, false) AS blocks, s.started_at, s.trial_ends_at, bp.starts_at, bp.ends_at, b.pool,
+    b.opening, b.adjusted, b.charged, coalesce(ft.code, '') AS feature,
+    CASE WHEN split_part(b.pool, '.', 2) = 'c' THEN (
+        SELECT sum(h.amount) FROM usage_hourly AS h
+        WHERE h.customer_id = s.customer_id AND h.tenant_id = s.tenant_id AND h.hour >= bp.starts_at - interval '500 days'
+            AND h.period_start >= to_timestamp(split_part(b.pool, '.', 3)::bigint)
+    ) END AS credits_used
+FROM billing_periods AS bp
+INNER JOIN subscriptions AS s ON s.id = bp.subscription_id
+INNER JOIN customers AS c ON c.id = s.customer_id
+INNER JOIN plans AS p ON p.id = s.plan_id
+INNER JOIN pool_balances AS b
+    ON b.customer_id = s.customer_id AND NOT b.closed AND split_part(b.pool, '.', 1) = s.id::text
+    AND split_part(b.pool, '.', 3) IN (
+        extract(epoch FROM date_trunc('second', bp.starts_at))::bigint::text,
+        CASE WHEN bp.starts_at < s.trial_ends_at THEN extract(epoch FROM date_trunc('second', s.started_at))::bigint::text END
+    )
+LEFT JOIN features AS ft ON 'f' || ft.id = split_part(b.pool, '.', 2)
+WHERE
+    bp.tenant_id = $1 AND bp.state = 'open' AND ($2::bigint IS NULL OR s.customer_id = $2) AND ($3::text IS NULL OR p.code = $3)
+ORDER BY c.public_id, b.pool

@@ -81,7 +81,9 @@ async def source(connection: Connection, question: Question) -> Source:
     if about_property or words & _OF_EVENTS or not rules.fits_hours(question):
         return Source.EVENTS
     about_model = bool(words & _OF_MODELS) or filters.model is not None or filters.provider is not None
-    about_plan = question.report in _BY_PLAN_MODEL or "planCode" in words or filters.plan_code is not None or filters.pool is not None
+    about_plan = (
+        question.report in _BY_PLAN_MODEL or "planCode" in words or filters.plan_code is not None or filters.pool is not None
+    )
     if about_model or about_plan:
         unclear = await connection.fetchrow(_SQL["what_hours_cannot_tell"], question.tenant.id)
         if unclear is not None and ((about_model and unclear["models"]) or (about_plan and unclear["subscriptions"])):

@@ -6,6 +6,7 @@ Sums are 128-bit integers; a value that does not fit its column sends its record
 # pyright: reportUnknownMemberType=false
 # polars types its arguments only partly; what leaves this module is typed in `model.py`.
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from datetime import datetime
@@ -67,6 +68,17 @@ def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
     except (UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError):
         decoded = decoding.decode(entries, distrust=True)
         records = _frame(decoded)
+    return _effects(decoded, records, rolled_at)
+
+
+def of_item(item: Quarantined, rolled_at: datetime) -> Effects:
+    """What an item of quarantine does to the book now; nothing is done to pools that have its effect already."""
+    decoded = decoding.decode_item(item)
+    found = _effects(decoded, _frame(decoded), rolled_at)
+    return dataclasses.replace(found, pools=[], ledger=[]) if item.booked else found
+
+
+def _effects(decoded: Decoded, records: pl.DataFrame, rolled_at: datetime) -> Effects:
     changes = _pool_changes(records, decoded)
     events = records.filter("kept")
     return Effects(

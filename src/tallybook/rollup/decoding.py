@@ -1,5 +1,6 @@
 """Log bytes to records, one quarantine row for each thing that is none. Pure."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -64,6 +65,20 @@ def decode(entries: Iterable[RawEntry], *, distrust: bool = False) -> Decoded:
             _decode_piecewise(raw, decoded)
         else:
             _take_entry(raw, entry, decoded)
+    return decoded
+
+
+def decode_item(item: Quarantined) -> Decoded:
+    """What was quarantined, decoded anew; what still is no record is in `quarantined` again."""
+    if item.position is None:
+        return decode([RawEntry(item.partition, item.seq, item.payload)], distrust=True)
+    assert item.accepted_at is not None
+    payload = msgspec.Raw(item.payload)
+    items = ([payload], []) if item.position >= 0 else ([], [payload])
+    data = msgspec.msgpack.encode((usage_log.VERSION, clock.to_ms(item.accepted_at), *items))
+    decoded = decode([RawEntry(item.partition, item.seq, data)], distrust=True)
+    decoded.positions = [item.position] * len(decoded.positions)
+    decoded.quarantined = [dataclasses.replace(again, position=item.position) for again in decoded.quarantined]
     return decoded
 
 

@@ -404,3 +404,27 @@ SELECT customer_id, tenant_id, reason, frozen_at FROM frozen_customers ORDER BY 
 -- name: hold_frozen
 -- A frozen customer, kept so until the transaction ends.
 SELECT customer_id FROM frozen_customers WHERE customer_id = $1 FOR UPDATE;
+
+-- name: add_pools_again
+-- Adds changes that come long after their time: a pool that was closed meanwhile stays closed.
+INSERT INTO pool_balances (customer_id, pool, tenant_id, opening, charged, adjusted, expired, closed)
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::integer[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[], $8::boolean[])
+ON CONFLICT (customer_id, pool) DO UPDATE SET
+    opening = pool_balances.opening + excluded.opening,
+    charged = pool_balances.charged + excluded.charged,
+    adjusted = pool_balances.adjusted + excluded.adjusted,
+    expired = pool_balances.expired + excluded.expired,
+    closed = pool_balances.closed OR excluded.closed;
+
+-- name: quarantined
+-- What is in quarantine and was not dropped; with $1, also what was.
+SELECT id, partition, seq, position, reason, payload, accepted_at, booked, created_at, dropped_at, dropped_because
+FROM quarantine WHERE $1 OR dropped_at IS NULL ORDER BY id;
+
+-- name: take_from_quarantine
+-- Takes an item out for good; whoever comes second finds nothing.
+DELETE FROM quarantine WHERE id = $1 AND dropped_at IS NULL RETURNING id;
+
+-- name: drop_from_quarantine
+-- Gives an item up, and keeps the row.
+UPDATE quarantine SET dropped_at = $2, dropped_because = $3 WHERE id = $1 AND dropped_at IS NULL RETURNING id;

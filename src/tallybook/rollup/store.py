@@ -1,5 +1,6 @@
 """The only SQL that writes the book's offsets, events, totals, pools, ledger and quarantine."""
 
+import dataclasses
 import io
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
@@ -67,6 +68,12 @@ async def write(connection: Connection, effects: Effects) -> None:
     await _add(connection, "add_pools", effects.pools)
     await _add(connection, "add_ledger", effects.ledger)
     await set_aside(connection, effects.quarantined)
+
+
+async def write_again(connection: Connection, effects: Effects) -> None:
+    """The effects of what was in quarantine: like `write`, but a pool that was closed meanwhile is not opened again."""
+    await write(connection, dataclasses.replace(effects, pools=[]))
+    await _add(connection, "add_pools_again", effects.pools)
 
 
 async def set_aside(connection: Connection, items: Sequence[Quarantined]) -> None:

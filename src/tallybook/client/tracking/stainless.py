@@ -76,6 +76,8 @@ def _track(client: T, tracker: Tracker, routes: Mapping[str, Route], sdk: str) -
     original: Any = twins.original_of(client)
     hooks = _Hooks(made, tracker, routes, _owner(original, sdk))
     is_async = inspect.iscoroutinefunction(type(original).request)
+    if not is_async:
+        tracker.require_sync_gate()
 
     def copied(*given: Any, **named: Any) -> Any:
         return _track(original.copy(*given, **named), tracker, routes, sdk)

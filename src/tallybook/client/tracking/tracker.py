@@ -65,6 +65,11 @@ class Tracker:
         self.terms = terms
         self.outbox = tallybook.meter.outbox
 
+    def require_sync_gate(self) -> None:
+        """Raises TypeError for a gate that a sync client could not ask."""
+        if self.terms.gate and isinstance(self.tallybook, AsyncTallybook):
+            raise TypeError("a sync client with gate=True needs a Tallybook, not an AsyncTallybook")
+
     def begin(self, model: object, request: Any, provider: str | None) -> Call:
         """A call that is about to be made."""
         who = self.guarded(lambda: attribution.resolve(self.terms.customer_id, self.terms.feature, self.terms.properties))

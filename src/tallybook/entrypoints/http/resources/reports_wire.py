@@ -24,9 +24,12 @@ Moment = Annotated[str, msgspec.Meta(max_length=moments.CHARACTERS_MAX)]
 class TimeQuery(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
     """A stretch of time, and which page of its rows."""
 
-    from_: Annotated[
-        Moment, msgspec.Meta(description="inclusive; a bare date is midnight in timeZone; first of this month when absent")
-    ] | None = msgspec.field(name="from", default=None)
+    from_: (
+        Annotated[
+            Moment, msgspec.Meta(description="inclusive; a bare date is midnight in timeZone; first of this month when absent")
+        ]
+        | None
+    ) = msgspec.field(name="from", default=None)
     to: Annotated[Moment, msgspec.Meta(description="exclusive; what was recorded so far when absent")] | None = None
     time_zone: Annotated[str, msgspec.Meta(max_length=64, description="an IANA name, such as Europe/Berlin")] = "UTC"
     cursor: Annotated[str, msgspec.Meta(max_length=rules.CURSOR_CHARACTERS_MAX)] | None = None
