@@ -20,7 +20,6 @@ from tallybook.flows import claim, price_changes
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.rollup import actions as rollups
-from tallybook.rollup import store as rollup_store
 from tallybook.settings import Settings
 from tallybook.storage import migrate, postgres, redis
 from tallybook.storage.postgres import Pool
@@ -37,8 +36,9 @@ _AGAIN_S = 0.5
 async def services(settings: Settings, *, name: str, till_is_open: bool = True) -> AsyncGenerator[Services]:
     """Everything a process works with, on stores that are fit for it; closed when the block ends.
 
-    `till_is_open` False: whatever Redis holds, for what does not charge. Stores that are not up yet are waited for. Raises UnsafeStoreError for stores whose settings can lose what was acknowledged,
-    Unavailable for a schema or till that is not this version's or installation's.
+    `till_is_open` False: whatever Redis holds, for what does not charge. Stores that are not up yet are waited for. Raises
+    UnsafeStoreError for stores whose settings can lose what was acknowledged, Unavailable for a schema or till that is not this
+    version's or installation's.
     """
     built = await _when_stores_are_up(lambda: _build(settings, name, till_is_open=till_is_open))
     try:

@@ -76,6 +76,8 @@ async def close(stream: Any) -> None:
 
 async def shut(client: Any) -> None:
     """Close a client that can be closed."""
+    if hasattr(client, "aio"):
+        await client.aio.aclose()
     method = getattr(client, "close", None)
     if method is not None:
         await anyhow(method())
@@ -182,7 +184,40 @@ class AnthropicMessages(OpenAIChat):
             messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "jumps"} for call in calls]})
 
 
-CASES: tuple[Case, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+class Gemini:
+    """The SDK runs the loop with the tool by itself, so the caller sees its end only."""
+
+    name = "google-genai"
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        sdk = package("google.genai")
+        again = {"attempts": 3, "initial_delay": 0.01, "max_delay": 0.01, "jitter": 0.01}
+        client = sdk.Client(api_key="x", vertexai=False, http_options={"base_url": fake.url, "retry_options": again})
+        client.tallybook_test_is_async = is_async
+        return client
+
+    def models(self, client: Any) -> Any:
+        return client.aio.models if client.tallybook_test_is_async else client.models
+
+    async def call(self, client: Any) -> Any:
+        return await anyhow(self.models(client).generate_content(model="gemini-flash-latest", contents=ASK))
+
+    async def stream(self, client: Any) -> Any:
+        return await anyhow(self.models(client).generate_content_stream(model="gemini-flash-latest", contents=ASK))
+
+    async def loop(self, client: Any) -> list[Any]:
+        def look_up(what: str) -> str:
+            """Look something up."""
+            return f"{what} jumps"
+
+        config = {"tools": [look_up]}
+        return [await anyhow(self.models(client).generate_content(model="gemini-flash-latest", contents=ASK, config=config))]
+
+    def seen(self, item: Any) -> Any:
+        return type(item).__name__, item.model_dump(mode="json", exclude={"sdk_http_response"})
+
+
+CASES: tuple[Case, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini())
 
 
 def names(cases: Iterable[Case]) -> list[str]:

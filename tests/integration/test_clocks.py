@@ -39,7 +39,9 @@ async def test_clocks_that_agree_are_not_worth_a_word(services: Services, caplog
 
 
 @pytest.mark.parametrize("seconds", [-2.5, 2.5])
-async def test_more_than_a_second_is_logged_and_shown(services: Services, caplog: pytest.LogCaptureFixture, seconds: float) -> None:
+async def test_more_than_a_second_is_logged_and_shown(
+    services: Services, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
     """Mutants: only a clock that runs ahead is noticed; the sign is lost."""
     services.clock = lambda: real_clock() + timedelta(seconds=seconds)
     with caplog.at_level(logging.ERROR):

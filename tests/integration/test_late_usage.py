@@ -19,7 +19,9 @@ async def world(database: postgres.Pool, redis_client: Redis) -> AsyncGenerator[
         yield made
 
 
-async def set_total(world: World, customer: str, value: float, key: str | None = None, reason: str | None = "recount") -> api.Answer:
+async def set_total(
+    world: World, customer: str, value: float, key: str | None = None, reason: str | None = "recount"
+) -> api.Answer:
     body = {"customerId": customer, "featureCode": "api_calls", "value": value, "reason": reason}
     return await world.api.send("PUT", "/api/v1/usage", body, headers={} if key is None else {"idempotency-key": key})
 
@@ -28,7 +30,8 @@ async def history(world: World) -> list[tuple[float, str | None]]:
     """What each correction took from the pool, in units, and why; oldest first."""
     await world.caught_up()
     rows = await world.services.database.fetch(
-        "SELECT amount, reason FROM usage_events WHERE tenant_id = $1 AND kind = 2 ORDER BY accepted_at, seq, position", world.tenant.id
+        "SELECT amount, reason FROM usage_events WHERE tenant_id = $1 AND kind = 2 ORDER BY accepted_at, seq, position",
+        world.tenant.id,
     )
     return [(row["amount"] / 10**9, row["reason"]) for row in rows]
 
@@ -66,12 +69,18 @@ async def test_late_usage_that_was_taken_back_is_not_named(world: World) -> None
     await world.metered()
     subscription = await world.subscribe("pro")
     await world.advance_to("2026-04-16")
-    kept, taken = [await world.use(subscription["customer"], "api_calls", 600, timestamp="2026-04-10T00:00:00Z") for _ in range(2)]
+    kept, taken = [
+        await world.use(subscription["customer"], "api_calls", 600, timestamp="2026-04-10T00:00:00Z") for _ in range(2)
+    ]
     await world.ask("POST", f"/usage/events/{taken['id']}/void", {"reason": "twice"})
     await world.advance_to("2026-05-16")
     last = (await world.invoices(subscription))[-1]
     assert kept["id"] != taken["id"]
-    assert (last["total"], last["metadata"]["lateUsage"][0]["events"], last["metadata"]["lateUsage"][0]["quantity"]) == (9900, 1, 600)
+    assert (last["total"], last["metadata"]["lateUsage"][0]["events"], last["metadata"]["lateUsage"][0]["quantity"]) == (
+        9900,
+        1,
+        600,
+    )
 
 
 async def test_usage_from_before_the_subscription_is_named_without_a_period(world: World) -> None:

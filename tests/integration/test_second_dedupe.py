@@ -240,7 +240,9 @@ async def test_a_repeat_is_taken_back_before_its_period_is_billed_whoever_closes
     await world.close_due()
     totals = [[invoice["total"] for invoice in await world.invoices(subscription)] for subscription in subscriptions]
     assert totals == [[9900, 9900 + 500], [9900, 9900 + 500], [9900, 9900]]
-    voids = await world.services.database.fetchval("SELECT count(*) FROM usage_events WHERE kind = 5 AND tenant_id = $1", world.tenant.id)
+    voids = await world.services.database.fetchval(
+        "SELECT count(*) FROM usage_events WHERE kind = 5 AND tenant_id = $1", world.tenant.id
+    )
     assert voids == 2
     await sums_agree(world)
 
@@ -253,7 +255,9 @@ async def test_a_frozen_customer_with_a_repeat_is_not_billed_until_it_can_be_tak
     await world.use(subscription["customer"], "api_calls", 1500, eventId="undated")
     await forgotten(world)
     await world.use(subscription["customer"], "api_calls", 1500, eventId="undated")
-    customer_id = await world.services.database.fetchval("SELECT id FROM customers WHERE external_id = $1", subscription["customer"])
+    customer_id = await world.services.database.fetchval(
+        "SELECT id FROM customers WHERE external_id = $1", subscription["customer"]
+    )
     await world.services.till.freeze(world.tenant.id, customer_id, "a test")
     await world.stand_at("2026-04-02")
     [unsettled] = await period.close_due(world.services)

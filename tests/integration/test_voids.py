@@ -125,7 +125,9 @@ async def test_a_void_is_made_once(world: World) -> None:
     await sums_agree(world)
 
 
-async def test_a_repeat_with_the_same_idempotency_key_is_the_same_void_even_when_its_answer_was_never_stored(world: World) -> None:
+async def test_a_repeat_with_the_same_idempotency_key_is_the_same_void_even_when_its_answer_was_never_stored(
+    world: World,
+) -> None:
     """Mutant: only the stored response knows the key, so a crash between till and commit turns a success into a conflict."""
     await world.metered()
     subscription = await world.subscribe("pro")
@@ -186,7 +188,9 @@ async def test_an_event_of_a_closed_period_comes_off_the_open_one_and_the_invoic
         world.tenant.id,
     )
     assert [(row["period"], row["events"], row["units"]) for row in rows] == [("2026-03", 1, 1600), ("2026-04", 0, 1400)]
-    taken_back = await world.services.database.fetchrow("SELECT belongs_to FROM usage_events WHERE tenant_id = $1 AND kind = 5", world.tenant.id)
+    taken_back = await world.services.database.fetchrow(
+        "SELECT belongs_to FROM usage_events WHERE tenant_id = $1 AND kind = 5", world.tenant.id
+    )
     assert taken_back is not None
     assert f"{taken_back['belongs_to']:%Y-%m-%d}" == "2026-03-01"
     await sums_agree(world)

@@ -147,7 +147,10 @@ CREATE TABLE public.billing_periods (
     starts_at timestamp with time zone NOT NULL,
     ends_at timestamp with time zone NOT NULL,
     state text NOT NULL,
+    feature_revision bigint NOT NULL,
+    price_revision bigint,
     closing_seq bigint,
+    deferred_at timestamp with time zone,
     closed_at timestamp with time zone,
     expired_at timestamp with time zone,
     CONSTRAINT billing_periods_check CHECK ((starts_at < ends_at)),
@@ -325,6 +328,15 @@ ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.overage_decisions (
+    customer_id bigint NOT NULL,
+    pool text NOT NULL,
+    tenant_id integer NOT NULL,
+    verdict text NOT NULL,
+    overage_nano numeric(38,0) NOT NULL,
+    CONSTRAINT overage_decisions_verdict_check CHECK ((verdict = ANY (ARRAY['billed'::text, 'free_plan'::text, 'trial'::text, 'unlimited'::text, 'overage_off'::text])))
 );
 
 CREATE TABLE public.plan_feature_revisions (
@@ -726,6 +738,9 @@ ALTER TABLE ONLY public.organizations
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.overage_decisions
+    ADD CONSTRAINT overage_decisions_pkey PRIMARY KEY (customer_id, pool);
+
 ALTER TABLE ONLY public.plan_feature_revisions
     ADD CONSTRAINT plan_feature_revisions_pkey PRIMARY KEY (id);
 
@@ -786,7 +801,9 @@ CREATE INDEX ai_price_overrides_by_tenant ON public.ai_price_overrides USING btr
 
 CREATE INDEX api_keys_by_tenant ON public.api_keys USING btree (tenant_id, created_at);
 
-CREATE INDEX billing_periods_due ON public.billing_periods USING btree (ends_at) WHERE (state <> 'closed'::text);
+CREATE INDEX billing_periods_deadlines ON public.billing_periods USING btree (tenant_id, ends_at) WHERE (state <> 'closed'::text);
+
+CREATE INDEX billing_periods_due ON public.billing_periods USING btree (deferred_at NULLS FIRST, ends_at) WHERE (state <> 'closed'::text);
 
 CREATE UNIQUE INDEX billing_periods_one_open ON public.billing_periods USING btree (subscription_id) WHERE (state <> 'closed'::text);
 
@@ -803,6 +820,8 @@ CREATE INDEX idempotency_keys_by_age ON public.idempotency_keys USING btree (cre
 CREATE INDEX invoices_by_customer ON public.invoices USING btree (customer_id, id);
 
 CREATE INDEX invoices_by_tenant ON public.invoices USING btree (tenant_id, id);
+
+CREATE INDEX invoices_by_time ON public.invoices USING btree (tenant_id, billed_at);
 
 CREATE INDEX outbox_waiting ON public.outbox USING btree (id) WHERE (delivered_at IS NULL);
 
@@ -830,11 +849,15 @@ CREATE INDEX usage_events_by_customer ON ONLY public.usage_events USING btree (c
 
 CREATE INDEX usage_events_by_identity ON ONLY public.usage_events USING hash (digest);
 
+CREATE INDEX usage_events_by_time ON ONLY public.usage_events USING brin (occurred_at);
+
 CREATE INDEX usage_events_late ON ONLY public.usage_events USING btree (customer_id, period_start) WHERE (belongs_to IS NOT NULL);
 
 CREATE INDEX usage_events_voids ON ONLY public.usage_events USING btree (customer_id, voids) WHERE (voids IS NOT NULL);
 
 CREATE INDEX usage_hourly_by_customer ON public.usage_hourly USING btree (customer_id, hour);
+
+CREATE INDEX usage_hourly_by_time ON public.usage_hourly USING brin (hour);
 
 CREATE TRIGGER ai_model_prices_are_never_edited BEFORE DELETE OR UPDATE ON public.ai_model_prices FOR EACH ROW EXECUTE FUNCTION public.ai_model_prices_are_never_edited();
 
@@ -894,6 +917,12 @@ ALTER TABLE ONLY public.invoices
 
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
+ALTER TABLE ONLY public.overage_decisions
+    ADD CONSTRAINT overage_decisions_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.customers(id);
+
+ALTER TABLE ONLY public.overage_decisions
+    ADD CONSTRAINT overage_decisions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
 
 ALTER TABLE ONLY public.plan_feature_revisions
     ADD CONSTRAINT plan_feature_revisions_feature_id_fkey FOREIGN KEY (feature_id) REFERENCES public.features(id);

@@ -1,16 +1,17 @@
 """Installations on a till of their own that can lose its Redis: emptied, swapped for an older copy, or for another one's."""
 
-import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 
+from tallybook.charge.fence import Claim
 from tallybook.charge.till import Receipt, Till, TillSettings
+from tallybook.core import errors
 from tallybook.flows import claim, reconcile
 from tallybook.flows.reconcile import Report
 from tallybook.flows.services import Services
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import store as rollup_store
-from tallybook.storage import postgres, redis
+from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
 from tests.support import api, tills
 from tests.support import book as books
@@ -35,19 +36,24 @@ async def install(database: postgres.Pool, client: Redis, postgres_url: str) -> 
     return dataclasses.replace(services, settings=dataclasses.replace(services.settings, postgres_url=postgres_url))
 
 
-async def another_process(services: Services) -> Till:
-    """The till as a process sees it that starts now."""
+async def another_process(services: Services, away: Sequence[bool] = ()) -> Till:
+    """The till as a process sees it that starts now; while `away` holds anything, it can't ask the book."""
+    ask = claim.asker(services.database, api.PARTITIONS)
+
+    async def ask_unless_away() -> Claim:
+        if away:
+            raise errors.Unavailable("database_unavailable", "away")
+        return await ask()
+
     async with services.database.acquire() as connection:
         epoch = await connection.fetchval("SELECT epoch FROM installation")
     settings = TillSettings(epoch, api.PARTITIONS, HOT_WINDOW_S)
-    return Till(services.redis, settings, ask_book=claim.asker(services.database, api.PARTITIONS))
+    return Till(services.redis, settings, ask_book=ask_unless_away)
 
 
 async def roll_up(services: Services) -> None:
     """Everything that the log holds."""
-    await rollup.roll_up(
-        services.database, services.redis, range(api.PARTITIONS), services.clock(), services.till.epoch
-    )
+    await rollup.roll_up(services.database, services.redis, range(api.PARTITIONS), services.clock(), services.till.epoch)
 
 
 async def look(services: Services) -> Report:
@@ -85,12 +91,3 @@ async def offsets(services: Services) -> list[int]:
     read = await rollup_store.offsets(services.database, range(api.PARTITIONS))
     return [read[partition] for partition in range(api.PARTITIONS)]
 
-
-@contextlib.asynccontextmanager
-async def second_client(url: str) -> AsyncGenerator[Redis]:
-    """Connections of another process."""
-    client = redis.connect(url)
-    try:
-        yield client
-    finally:
-        await client.close()

@@ -75,6 +75,18 @@ class FeatureRevision:
     effective_at: datetime
     removed: bool
     settings: FeatureSettings
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """What a period begins with, by the row ids of the last revisions: of its plan's features, and of its price if it has one.
+
+    Ids tell before from after where times can't: a test clock stands still, and a period starts on a whole second.
+    """
+
+    features: int
+    price: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,21 +135,31 @@ ORDER BY latest.plan_id, latest.feature_id;
 
 -- name: revisions_for_period
 -- Per feature of a plan the revision in force when a period began and those that followed until now, in order.
+-- $4 is the last revision that was there when the period began; NULL: it has not begun, and its start decides.
 SELECT revision.*, features.code, features.name, features.unit_name, features.type
 FROM plan_feature_revisions AS revision
 JOIN features ON features.id = revision.feature_id
 WHERE revision.plan_id = $1
-  AND revision.effective_at <= $3
   AND (
-    revision.effective_at > $2
+    revision.effective_at <= $3 AND CASE WHEN $4::bigint IS NULL THEN revision.effective_at > $2 ELSE revision.id > $4 END
     OR revision.id = (
         SELECT max(earlier.id) FROM plan_feature_revisions AS earlier
         WHERE earlier.plan_id = revision.plan_id
           AND earlier.feature_id = revision.feature_id
-          AND earlier.effective_at <= least($2::timestamptz, $3::timestamptz)
+          AND CASE WHEN $4 IS NULL THEN earlier.effective_at <= least($2::timestamptz, $3::timestamptz) ELSE earlier.id <= $4 END
     )
   )
 ORDER BY revision.feature_id, revision.id;
+
+-- name: edition
+-- The last revisions of a plan's features and of a price at a moment (NULL: now); of a price that is younger, its first one.
+SELECT
+    coalesce((SELECT max(id) FROM plan_feature_revisions WHERE plan_id = $1 AND ($3::timestamptz IS NULL OR effective_at <= $3)), 0)
+        AS features,
+    coalesce(
+        (SELECT max(id) FROM plan_price_revisions WHERE price_id = $2 AND ($3::timestamptz IS NULL OR effective_at <= $3)),
+        (SELECT min(id) FROM plan_price_revisions WHERE price_id = $2)
+    ) AS price;
 
 -- name: insert_price
 -- Adds a price to a plan, not as its default.
@@ -176,12 +186,13 @@ WHERE prices.plan_id = ANY($1::integer[]) AND prices.archived_at IS NULL
 ORDER BY prices.plan_id, prices.id;
 
 -- name: price_at
--- A price with the revision in force at a moment (NULL: the latest), or with its first one if it is younger than that.
+-- A price with a revision ($3), else the one in force at a moment (NULL: the latest), or with its first one if it is younger than that.
 SELECT prices.id AS price_id, prices.public_id, prices.billing_interval, plans.consumption_model, chosen.price_cents,
        chosen.trial_days, chosen.included_balance_nano, chosen.included_credits
 FROM plan_prices AS prices
 JOIN plans ON plans.id = prices.plan_id
 JOIN plan_price_revisions AS chosen ON chosen.id = coalesce(
+    $3::bigint,
     (SELECT max(id) FROM plan_price_revisions WHERE price_id = $1 AND ($2::timestamptz IS NULL OR effective_at <= $2)),
     (SELECT min(id) FROM plan_price_revisions WHERE price_id = $1)
 )

@@ -101,13 +101,20 @@ def paid_by(plan: Plan, feature_type: FeatureType) -> ConsumptionModel:
     return model_of(plan) if feature_type == "usage" else "metered"
 
 
-def in_force(revisions: Sequence[FeatureRevision], period_start: datetime, model: ConsumptionModel) -> FeatureSettings | None:
+def in_force(
+    revisions: Sequence[FeatureRevision], period_start: datetime, model: ConsumptionModel, begun_with: int | None = None
+) -> FeatureSettings | None:
     """What holds for a feature in a period that began at `period_start`, by its revisions in order; None: it isn't on the plan.
 
-    A revision of the very instant a period begins is in force when it begins.
+    `begun_with` is the last revision that was there when it began (`Edition.features`). A period that has none, because it has not
+    begun, is going to begin with those of its very first instant, too.
     """
-    earlier = [revision for revision in revisions if revision.effective_at <= period_start]
-    later = [revision.settings for revision in revisions if revision.effective_at > period_start and not revision.removed]
+
+    def was_there(revision: FeatureRevision) -> bool:
+        return revision.effective_at <= period_start if begun_with is None else revision.id <= begun_with
+
+    earlier = [revision for revision in revisions if was_there(revision)]
+    later = [revision.settings for revision in revisions if not was_there(revision) and not revision.removed]
     base = earlier[-1].settings if earlier and not earlier[-1].removed else None
     return fold_beneficial(base, later, model)
 

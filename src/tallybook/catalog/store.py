@@ -10,6 +10,7 @@ from tallybook.catalog import rules
 from tallybook.catalog.model import (
     BillingInterval,
     Contents,
+    Edition,
     Feature,
     FeatureRevision,
     FeatureSettings,
@@ -185,24 +186,40 @@ async def add_feature_revision(connection: Connection, plan: Plan, revision: Fea
     )
 
 
-async def feature_terms(connection: Connection, plan_id: int, period_start: datetime, now: datetime) -> list[FeatureTerms]:
-    """What holds for the features of a plan in a usage period that began at `period_start`, as of `now`.
+async def edition(connection: Connection, plan_id: int, price_id: int | None, at: datetime | None = None) -> Edition:
+    """What a period that begins at a moment begins with; without a moment, with what is there now."""
+    row = _there(await connection.fetchrow(_SQL["edition"], plan_id, price_id, at))
+    return Edition(row["features"], row["price"])
+
+
+async def feature_terms(
+    connection: Connection, plan_id: int, period_start: datetime, now: datetime, begun_with: int | None = None
+) -> list[FeatureTerms]:
+    """`features_of_period`, one entry a code: where a code was given to a new feature within the period, the new one has it."""
+    found = await features_of_period(connection, plan_id, period_start, now, begun_with)
+    return list({terms.code: terms for terms in found}.values())
+
+
+async def features_of_period(
+    connection: Connection, plan_id: int, period_start: datetime, now: datetime, begun_with: int | None = None
+) -> list[FeatureTerms]:
+    """What holds for every feature that a plan has had in a usage period that began at `period_start`, as of `now`; oldest first.
 
     That is the revision in force when the period began, with what later ones improve for the customer (`rules.fold_beneficial`).
-    One entry a code: where a code was given to a new feature within the period, the new one has it.
+    `begun_with` is the `Edition.features` of the period; None for one that has not begun.
     """
     plan = await plan_by_id(connection, plan_id)
     if plan is None:
         return []
-    terms: dict[str, FeatureTerms] = {}
-    rows = await connection.fetch(_SQL["revisions_for_period"], plan_id, period_start, now)
+    found: list[FeatureTerms] = []
+    rows = await connection.fetch(_SQL["revisions_for_period"], plan_id, period_start, now, begun_with)
     for _, group in groupby(rows, key=_feature_id):
         history = list(group)
         model = rules.paid_by(plan, history[0]["type"])
-        settings = rules.in_force([_revision(row) for row in history], period_start, model)
+        settings = rules.in_force([_revision(row) for row in history], period_start, model, begun_with)
         if settings is not None:
-            terms[history[0]["code"]] = _terms(history[0], settings)
-    return list(terms.values())
+            found.append(_terms(history[0], settings))
+    return found
 
 
 # ── prices ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -233,12 +250,14 @@ def price_not_found(plan: Plan, price_id: str, interval: BillingInterval | None 
     return errors.NotFound("price_not_found", f"Plan {plan.code} has no {which} {price_id[:128]!r} on offer.", param="priceId")
 
 
-async def price_terms(connection: Connection, price_id: int, at: datetime | None = None) -> PriceTerms | None:
-    """What a price charges and grants at a moment, or by its latest revision; None for a row id that is no price.
+async def price_terms(
+    connection: Connection, price_id: int, at: datetime | None = None, revision: int | None = None
+) -> PriceTerms | None:
+    """What a price charges and grants by a revision, else at a moment, else by its latest; None for a row id that is no price.
 
     A price that is younger than the moment counts with its first revision.
     """
-    row = await connection.fetchrow(_SQL["price_at"], price_id, at)
+    row = await connection.fetchrow(_SQL["price_at"], price_id, at, revision)
     if row is None:
         return None
     amounts = _read(PriceAmounts, row)
@@ -320,7 +339,7 @@ async def tenants_pricing_by_model(connection: Connection) -> list[Tenant]:
 
 
 def _revision(row: Row) -> FeatureRevision:
-    return FeatureRevision(row["feature_id"], row["effective_at"], row["removed"], _read(FeatureSettings, row))
+    return FeatureRevision(row["feature_id"], row["effective_at"], row["removed"], _read(FeatureSettings, row), row["id"])
 
 
 async def _prices(connection: Connection, plan_ids: Sequence[int]) -> list[Price]:

@@ -1,11 +1,12 @@
 -- What keeps everybody but this installation's own, whole till from being charged. One of three things is done to all partitions at once.
 --
 -- KEYS[i]    the hash tag of a partition
--- ARGV[1]    what to do: "begin" gives an empty till the epoch; "admit" notes that the till was compared with the book in this run of
---            the server; "look" only compares; "close" refuses everything until the till is made anew
+-- ARGV[1]    what to do: "begin" gives what is empty the epoch; "admit" notes that the till was compared with the book in this run of
+--            the server; "look" only compares; "ask" compares and says whether the server was started again since it was noted;
+--            "close" refuses everything until the till is made anew
 -- ARGV[2]    the epoch; for "close", ARGV[3] is the reason
 -- ARGV[2+i]  the lowest sequence that KEYS[i] may be at: what the book has read, what the caller was told
--- Returns the run of the server. Nothing is written when any partition is refused.
+-- Returns "restarted" or "same". Nothing is written when any partition is refused.
 
 if redis.replicate_commands then redis.replicate_commands() end
 
@@ -14,15 +15,17 @@ local verb, epoch = ARGV[1], ARGV[2]
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
 
-local behind = {}
+local new, behind, answer = {}, {}, 'same'
 for i, prefix in ipairs(KEYS) do
     local meta = call('HMGET', prefix .. ':m', 'epoch', 'seq', 'run', 'closed')
     local is_new = verb == 'begin' and not meta[1] and not meta[2]
+    if is_new then new[prefix] = true end
     if not is_new and meta[1] ~= epoch then
         return redis.error_reply('EPOCH partition ' .. prefix .. ' holds ' .. (meta[1] or 'no epoch') .. ', expected ' .. epoch)
     end
     if verb ~= 'close' then
         if meta[4] then return redis.error_reply('CLOSED ' .. meta[4]) end
+        if meta[3] ~= run then answer = 'restarted' end
         if verb == 'look' and meta[3] ~= run then return redis.error_reply('RESTARTED since the till was compared with the book') end
         if tonumber(meta[2] or '0') < tonumber(ARGV[2 + i] or '0') then
             behind[#behind + 1] = prefix .. ' at ' .. (meta[2] or '0') .. ' of ' .. ARGV[2 + i]
@@ -32,8 +35,8 @@ end
 if #behind > 0 then return redis.error_reply('BEHIND ' .. table.concat(behind, ', ')) end
 
 for _, prefix in ipairs(KEYS) do
-    if verb == 'begin' then call('HSET', prefix .. ':m', 'epoch', epoch, 'run', run) end
+    if new[prefix] then call('HSET', prefix .. ':m', 'epoch', epoch, 'run', run) end
     if verb == 'admit' then call('HSET', prefix .. ':m', 'run', run) end
     if verb == 'close' then call('HSET', prefix .. ':m', 'closed', ARGV[3]) end
 end
-return run
+return answer

@@ -11,11 +11,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import cast
 
+from tallybook.charge import torn_tail
 from tallybook.core import errors, partitions
 from tallybook.storage import redis
 
 _SCRIPT = resources.files("tallybook.charge").joinpath("fence.lua").read_bytes()
+_RESTARTED = b"restarted"
 _REFUSALS = ("EPOCH", "CLOSED", "RESTARTED", "BEHIND")
 _REFUSED_S = 1.0
 """How long a refusal is believed before Redis and the book are asked again."""
@@ -42,8 +45,8 @@ class Fence:
         self._ask_book = ask_book
         self._admitting = asyncio.Lock()
         self._refused_at = float("-inf")
-        self.epoch = claim.epoch
-        self.told = list(claim.sequences)
+        self.epoch: str = claim.epoch
+        self.told: list[int] = list(claim.sequences)
         """By partition, the highest sequence that Redis or the book has told this process of."""
         self.booked = [0] * len(self.told)
         """By partition, how far the book had read when it was last asked."""
@@ -91,15 +94,25 @@ class Fence:
                 await self._run("look")
                 self.refusal = None
                 return
-        await self._run("admit")
+        await self._let_in()
         if self.refusal is not None:
             _LOG.warning("the till is this installation's, and is charged again")
         self.refusal = None
 
+    async def _let_in(self) -> None:
+        """Note that the till was compared in this run of its server; what a torn write left in its file is removed first."""
+        if await self._run("ask") == _RESTARTED:
+            try:
+                await torn_tail.cut_off(self._redis)
+            except redis.RedisError as error:
+                raise unanswered(error) from error
+        await self._run("admit")
+
     def _take(self, claim: Claim) -> None:
         if claim.epoch != self.epoch:
             _LOG.warning("the till was made anew: epoch %s instead of %s", claim.epoch, self.epoch)
-            self.epoch, self.told = claim.epoch, list(claim.sequences)
+            self.epoch = claim.epoch
+            self.told = list(claim.sequences)
         self.booked = list(claim.sequences)
         for partition, sequence in enumerate(claim.sequences):
             self.note(partition, sequence)
@@ -109,9 +122,9 @@ class Fence:
         _LOG.critical("the till has lost what it acknowledged, and is closed: %s", reason)
         await self._execute("close", reason)
 
-    async def _run(self, verb: str) -> None:
+    async def _run(self, verb: str) -> bytes:
         try:
-            await self._execute(verb, *self.told)
+            return await self._execute(verb, *self.told)
         except redis.ResponseError as error:
             if not _is_refusal(error):
                 raise unanswered(error) from error
@@ -128,9 +141,10 @@ class Fence:
         self.refusal = reason
         self._refused_at = asyncio.get_running_loop().time()
 
-    async def _execute(self, verb: str, *words: redis.Word) -> None:
+    async def _execute(self, verb: str, *words: redis.Word) -> bytes:
         keys = [partitions.prefix(partition) for partition in range(len(self.told))]
-        await self._redis.execute_command("EVAL", _SCRIPT, len(keys), *keys, verb, self.epoch, *words)
+        reply = await self._redis.execute_command("EVAL", _SCRIPT, len(keys), *keys, verb, self.epoch, *words)
+        return cast("bytes", reply)
 
 
 def _is_refusal(error: redis.RedisError) -> bool:

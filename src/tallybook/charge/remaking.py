@@ -138,7 +138,14 @@ class Remaking:
         """Pools with what they were opened with and what is left; amounts in text."""
         await self._send(
             [
-                ("HSET", self._customer(one.tenant_id, one.customer_id), one.pool, str(one.left), f"{one.pool}.o", str(one.opening))
+                (
+                    "HSET",
+                    self._customer(one.tenant_id, one.customer_id),
+                    one.pool,
+                    str(one.left),
+                    f"{one.pool}.o",
+                    str(one.opening),
+                )
                 for one in pools
             ]
         )

@@ -56,9 +56,7 @@ async def thaw(services: Services, reference: str, *, force: bool) -> tuple[int,
     if found is None:
         raise errors.NotFound("customer_not_found", f"There is no customer {reference}; take the cus_… id that `frozen` shows.")
     tenant_id, customer_id = found
-    report = await reconcile.customer(
-        services.database, services.redis, services.settings.partitions, tenant_id, customer_id
-    )
+    report = await reconcile.customer(services.database, services.redis, services.settings.partitions, tenant_id, customer_id)
     lines = [] if report.is_clean else [*reconciling.lines(report)]
     if not report.is_clean and not force:
         return 1, [*lines, f"{reference} stays frozen: it does not reconcile"]

@@ -71,7 +71,13 @@ _VERBS = {"list": _list, "retry": _retry, "drop": _drop}
 def described(item: Item) -> str:
     """One line: where it stood in the log, whose it is as far as it can be read, and why it is here."""
     what = item.what
-    place = "whole entry" if what.position is None else f"opening {-1 - what.position}" if what.position < 0 else f"record {what.position}"
+    place = (
+        "whole entry"
+        if what.position is None
+        else f"opening {-1 - what.position}"
+        if what.position < 0
+        else f"record {what.position}"
+    )
     booked = "pools have it" if what.booked else "pools lack it"
     dropped = "" if item.dropped_at is None else f"  DROPPED {clock.iso(item.dropped_at)}: {item.dropped_because}"
     return f"{item.id}  partition {what.partition} entry {what.seq} {place}  {booked}  {_whose(item)}{what.reason}{dropped}"

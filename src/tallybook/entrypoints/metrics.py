@@ -148,6 +148,9 @@ CLOCK_SKEW_SECONDS = Gauge(
 HTTP_REQUESTS = Counter(
     "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY
 )
+CONNECTIONS_REFUSED = Counter(
+    "tallybook_http_connections_refused_total", "Connections that were more than a process takes.", registry=REGISTRY
+)
 HTTP_ERRORS = Counter(
     "tallybook_http_errors_total", "Errors answered, by operation and code.", ["operation", "code"], registry=REGISTRY
 )

@@ -8,6 +8,7 @@ from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome, Receipt
 from tallybook.core import clock, errors, ids, money, pools, usage_log
 from tallybook.core.tenant import Tenant
+from tallybook.flows import freezing
 from tallybook.flows.access import Standing
 from tallybook.flows.services import Services
 from tallybook.storage.postgres import Connection
@@ -120,7 +121,5 @@ def _left(standing: Standing, receipt: Receipt) -> int | float:
     if receipt.outcome is Outcome.LIMIT:
         raise errors.invalid("amount", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
     if receipt.outcome is Outcome.FROZEN:
-        raise errors.Unavailable(
-            "pool_frozen", "The customer's pools are frozen because they did not reconcile.", retry_after_s=30
-        )
+        raise freezing.refusal(receipt)
     return money.units(standing.credits_left() + receipt.left) if holds_credits else money.rate(receipt.left)

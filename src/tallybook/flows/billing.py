@@ -12,7 +12,7 @@ from tallybook.core.tenant import Tenant
 from tallybook.invoice import actions as invoices
 from tallybook.invoice import rules as invoice_rules
 from tallybook.invoice import store as invoice_store
-from tallybook.invoice.model import BasePrice, Draft, Invoice, Line
+from tallybook.invoice.model import BasePrice, Draft, Invoice, Line, Waiver
 from tallybook.storage.postgres import Connection
 from tallybook.subscriptions import actions as subscriptions
 from tallybook.subscriptions import announcements, rules
@@ -69,14 +69,27 @@ async def _base_lines(connection: Connection, subscription: Subscription, at: da
 
 
 async def _overage_lines(connection: Connection, subscription: Subscription, ended: UsagePeriod) -> list[Line]:
-    """What was used past the pools. Free plans and trials have no overage: the till stopped usage at what is included."""
-    if subscription.is_free or rules.in_trial(subscription.trial_ends_at, ended.starts_at):
-        return []
+    """What was used past the pools; what becomes of a feature's is kept, whether it is billed or not.
+
+    Free plans and trials have no overage: the till stopped usage at what is included.
+    """
     found = await invoice_store.pools_of_period(connection, ended.customer_id, subscription.id, ended.span.key_s)
-    terms = await catalog.feature_terms(connection, subscription.plan_id, ended.starts_at, ended.ends_at)
-    return invoice_rules.overage_lines(
-        found, {feature.feature_id: feature for feature in terms}, balance_may_be_overdrawn=not subscription.block_on_exhaustion
+    terms = await catalog.features_of_period(
+        connection, subscription.plan_id, ended.starts_at, ended.ends_at, ended.edition.features
     )
+    features = {feature.feature_id: feature for feature in terms}
+    waiver = _waiver(subscription, ended)
+    decisions = invoice_rules.decisions(found, features, waiver)
+    await invoice_store.insert_decisions(connection, ended.tenant, ended.customer_id, decisions)
+    if waiver is not None:
+        return []
+    return invoice_rules.overage_lines(found, features, balance_may_be_overdrawn=not subscription.block_on_exhaustion)
+
+
+def _waiver(subscription: Subscription, ended: UsagePeriod) -> Waiver | None:
+    if subscription.is_free:
+        return "free_plan"
+    return "trial" if rules.in_trial(subscription.trial_ends_at, ended.starts_at) else None
 
 
 def _draft(subscription: Subscription, billed_at: datetime, period: Period, lines: Sequence[Line]) -> Draft:

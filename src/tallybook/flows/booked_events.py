@@ -1,4 +1,4 @@
-"""One usage event by its public id, from the book; an event whose answer has just gone out may not be there yet, and is waited for."""
+"""One usage event by its public id, from the book. What has just been answered may not be there yet, and is waited for."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,22 +20,32 @@ async def find(services: Services, connection: Connection, tenant: Tenant, publi
     if digest is not None:
         found = await events.find(connection, tenant, digest)
         if found is None:
-            await _catch_up(services, connection)
+            await _until_it_is_known(services, connection)
             found = await events.find(connection, tenant, digest)
         if found is not None:
             return found
     raise errors.NotFound("usage_event_not_found", f"There is no usage event {public_id}.", param="id")
 
 
-async def _catch_up(services: Services, connection: Connection) -> None:
-    """Wait until the book has read all that the till has logged by now."""
-    goals = dict(enumerate(await services.till.sequences()))
+async def void_of(services: Services, connection: Connection, event: Booked) -> Booked | None:
+    """What took an event back, if anything did by now; a book that is seconds behind is not waited for any longer."""
+    view = await services.till.read(event.record.tenant_id, event.record.customer_id)
+    await _catch_up(connection, {event.partition: view.sequence})
+    return await events.void_of(connection, event)
+
+
+async def _until_it_is_known(services: Services, connection: Connection) -> None:
+    if not await _catch_up(connection, dict(enumerate(await services.till.sequences()))):
+        raise errors.Unavailable("book_behind", "The database has not read the log to its end yet; send the same again.")
+
+
+async def _catch_up(connection: Connection, goals: Mapping[int, int]) -> bool:
+    """Wait until the book has read the log that far. False when it takes too long."""
     deadline = asyncio.get_running_loop().time() + WAIT_S
-    while _is_behind(goals, await store.offsets(connection, goals)):
+    while True:
+        read = await store.offsets(connection, goals)
+        if all(read.get(partition, 0) >= goal for partition, goal in goals.items()):
+            return True
         if asyncio.get_running_loop().time() > deadline:
-            raise errors.Unavailable("book_behind", "The database has not read the log to its end yet; send the same again.")
+            return False
         await asyncio.sleep(_POLL_S)
-
-
-def _is_behind(goals: Mapping[int, int], read: Mapping[int, int]) -> bool:
-    return any(read.get(partition, 0) < goal for partition, goal in goals.items())

@@ -8,7 +8,7 @@ from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome
 from tallybook.core import clock, errors, ids, pools, usage_log
 from tallybook.core.tenant import Tenant
-from tallybook.flows import access, price_event
+from tallybook.flows import access, freezing, price_event
 from tallybook.flows.access import Standing
 from tallybook.flows.services import Services
 from tallybook.receive.model import PeriodTotal
@@ -51,7 +51,7 @@ async def set_period_total(services: Services, tenant: Tenant, wanted: PeriodTot
     if receipt.outcome is Outcome.CONFLICT:
         raise errors.Conflict("idempotency_key_mismatch", "This Idempotency-Key was used with another body before.")
     if receipt.outcome in (Outcome.FROZEN, Outcome.LIMIT):
-        raise errors.Unavailable("pool_frozen", "The customer's pools take no change now.", retry_after_s=30)
+        raise freezing.refusal(receipt)
     opening = receipt.amount + wanted.quantity_nano  # of the time it was set, also for a repeat
     return Correction(
         id=ids.event_public_id(charge.record.digest),
@@ -91,4 +91,3 @@ def _charge(standing: Standing, wanted: PeriodTotal, identity: str) -> Charge:
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
     )
-

@@ -5,15 +5,26 @@ Both are changed under the lock of the book's row, so a freeze and a thaw that m
 
 from collections.abc import Sequence
 
+from tallybook.charge.commands import Receipt
+from tallybook.core import errors
 from tallybook.flows.services import Services
 from tallybook.rollup import freezes
 from tallybook.rollup.freezes import Frozen
 from tallybook.storage import postgres
 
+_COME_BACK_S = 30
+
 
 def reason(pool: str, why: str) -> str:
     """What the owner of the pool is told."""
     return f"pool {pool} {why}"
+
+
+def refusal(receipt: Receipt) -> errors.Unavailable:
+    """What the customer's owner is told: nothing was recorded, and which pool is the reason."""
+    why = receipt.reason or "a pool would leave the range in which it is exact"
+    message = f"The customer's pools are frozen and take no change: {why}. Nothing was recorded; an operator has to look."
+    return errors.Unavailable("pool_frozen", message, retry_after_s=_COME_BACK_S, details={"reason": why})
 
 
 async def freeze(services: Services, tenant_id: int, customer_id: int, why: str) -> None:

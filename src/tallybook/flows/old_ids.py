@@ -22,6 +22,7 @@ from tallybook.storage import postgres
 
 SKEW_MS: Final = 60_000
 """How far the clocks of API and till may be apart; beyond it a process is not ready."""
+_MARGIN: Final = timedelta(days=1)
 _HOUR_MS: Final = 3_600_000
 _ACQUIRE_S: Final = 2.0
 
@@ -51,7 +52,7 @@ async def look_up(services: Services, priced: Sequence[PricedEvent]) -> Mapping[
 
 def retention(settings: Settings) -> timedelta:
     """How long an id never pays twice: as old as an event may be, and a little more for clocks."""
-    return timedelta(days=settings.retention_days + 1)
+    return max(timedelta(days=settings.retention_days), timedelta(milliseconds=times.PAST_MS)) + _MARGIN
 
 
 def _memory_ms(settings: Settings) -> int:

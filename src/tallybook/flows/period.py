@@ -2,7 +2,8 @@
 
 1. `begin`: the period becomes `closing` and the customer's terms get a new version, in one transaction.
 2. `publish`: the till learns of the new version. From here no event can take from the period's pools.
-3. `mark`: a tick is appended to the partition's log. Everything the period was charged stands before it.
+3. `openings.reopen`: its pools are granted what its terms granted in the end. Then `mark`: a tick is appended to the partition's
+   log. Everything the period was granted and charged stands before it.
 4. `catch_up`: wait until the book has read the log up to the tick. Partitions that are far behind are left for the next attempt.
    What turns out to have been counted twice is taken back now (`repeats`), and the book waited for once more.
 5. `settle`: one transaction computes the lines from the book, issues the invoice, closes the period, opens the next one.
@@ -22,7 +23,7 @@ from tallybook.charge.commands import Charge
 from tallybook.core import errors, ids, partitions, pools, usage_log
 from tallybook.core.pools import PoolKind
 from tallybook.core.tenant import Tenant
-from tallybook.flows import billing, repeats, terms
+from tallybook.flows import billing, openings, repeats, terms
 from tallybook.flows.services import Services
 from tallybook.invoice import store as invoice_store
 from tallybook.invoice.model import Invoice
@@ -74,19 +75,24 @@ async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[
     await begin(services, periods)
     for tenant in {period.tenant.id: period.tenant for period in periods}.values():
         await terms.publish(services, tenant)
-    behind = await catch_up(services, await mark(services, periods))
-    ready = [period for period in periods if _partition(services, period) not in behind]
+    unsure = await openings.reopen(services, [period for period in periods if period.closing_seq is None])
+    sure = [period for period in periods if period.subscription_id not in unsure]
+    behind = await catch_up(services, await mark(services, sure))
+    ready = [period for period in sure if _partition(services, period) not in behind]
     swept = await repeats.before_billing(services, ready)
     if swept.customers:
         behind |= await catch_up(services, await _tick(services, ready))
     results: list[Settled | Unsettled] = []
     for period in periods:
-        if _partition(services, period) in behind:
+        if period.subscription_id in unsure:
+            results.append(_not_yet(period, "pool_frozen", "What was included rose, and the pools take no change now."))
+        elif _partition(services, period) in behind:
             results.append(_not_yet(period, "book_behind", "The book has not read the log far enough to bill this period."))
         elif period.customer_id in swept.stuck:
             results.append(_not_yet(period, "pool_frozen", "Something was counted twice, and the pools take no change now."))
         else:
             results.append(await _settle_one(services, period))
+    await _defer(services, [result.period for result in results if isinstance(result, Unsettled)])
     for tenant in {result.period.tenant.id: result.period.tenant for result in results}.values():
         await terms.publish(services, tenant)
     await expire(services, [result.period for result in results if isinstance(result, Settled)])
@@ -130,6 +136,13 @@ async def catch_up(services: Services, goals: dict[int, int]) -> set[int]:
         if not behind or asyncio.get_running_loop().time() > deadline:
             return behind
         await asyncio.sleep(_POLL_S)
+
+
+async def _defer(services: Services, periods: Sequence[UsagePeriod]) -> None:
+    """Let the next attempt take others first."""
+    async with services.database.acquire() as connection:
+        for period in periods:
+            await period_store.defer(connection, period, services.clock())
 
 
 def _not_yet(period: UsagePeriod, code: str, message: str) -> Unsettled:

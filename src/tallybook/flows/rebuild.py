@@ -187,4 +187,3 @@ def _remembered(one: memory.Identity) -> Remembered:
     return Remembered(
         one.partition, one.digest, one.fingerprint, one.accepted_at_ms, one.amount, one.left, one.spare_left, one.found
     )
-

@@ -89,9 +89,7 @@ async def _look_again(
 ) -> None:
     await services.till.check()
     if tenant_id:
-        report = await reconcile.customer(
-            services.database, services.redis, services.settings.partitions, tenant_id, customer_id
-        )
+        report = await reconcile.customer(services.database, services.redis, services.settings.partitions, tenant_id, customer_id)
         differences = report.differences
     else:
         differences = [one for one in found if one.customer_id == customer_id]

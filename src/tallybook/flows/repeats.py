@@ -122,7 +122,9 @@ async def _take_back(services: Services, owner: _Owner, repeats: Sequence[Booked
             break
     left_over = len(pending) + homeless
     if left_over:
-        _LOG.critical("repeats: %d events of customer %d were counted twice and can't be taken back", left_over, owner.customer_id)
+        _LOG.critical(
+            "repeats: %d events of customer %d were counted twice and can't be taken back", left_over, owner.customer_id
+        )
     return voided, left_over
 
 

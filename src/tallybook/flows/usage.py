@@ -14,7 +14,7 @@ from tallybook.charge import commands
 from tallybook.charge.commands import Outcome, Receipt
 from tallybook.core import clock, errors, ids
 from tallybook.core.tenant import Tenant
-from tallybook.flows import current_book, old_ids, price_event
+from tallybook.flows import current_book, freezing, old_ids, price_event
 from tallybook.flows.price_event import Arrival, PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
@@ -223,9 +223,7 @@ def refusal(settled: Settled) -> errors.TallybookError | None:
     if outcome is Outcome.LIMIT:
         return errors.invalid("value", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
     if outcome is Outcome.FROZEN:
-        return errors.Unavailable(
-            "pool_frozen", "This customer's pools are frozen because they did not reconcile.", retry_after_s=30
-        )
+        return freezing.refusal(settled.receipt)
     return None
 
 

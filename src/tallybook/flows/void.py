@@ -15,6 +15,7 @@ from tallybook.charge.till import CustomerView
 from tallybook.core import errors, ids, partitions, pools, usage_log
 from tallybook.core.pools import PoolKind
 from tallybook.core.tenant import Tenant
+from tallybook.flows import freezing
 from tallybook.flows.services import Services
 from tallybook.rollup import events
 from tallybook.rollup.events import Booked
@@ -54,7 +55,7 @@ async def void(
 ) -> Voided:
     """Take an event back; `key`, the request's idempotency key, makes a repeat the same void. `customer` is its `cus_…` id.
 
-    Raises Conflict (`already_voided`, `no_open_period` when there is no open period with such a pool) and Unavailable.
+    Raises Conflict (`already_voided`, `no_open_period` when there is no open period with such a pool), ValidationError and Unavailable.
     """
     fingerprint = bytes(FINGERPRINT_BYTES) + commands.idempotency_hash(key)
     before = await events.void_of(connection, event)
@@ -78,15 +79,17 @@ async def void(
 def _voided(event: Booked, reason: str, receipt: Receipt) -> Voided:
     if receipt.outcome in (Outcome.DUPLICATE, Outcome.CONFLICT) and not receipt.same_request:
         raise _already(event)
-    if receipt.outcome in (Outcome.FROZEN, Outcome.LIMIT):
-        raise errors.Unavailable(
-            "pool_frozen", "The customer's pools are frozen because they did not reconcile.", retry_after_s=30
-        )
+    if receipt.outcome is Outcome.LIMIT:
+        raise errors.invalid("id", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
+    if receipt.outcome is Outcome.FROZEN:
+        raise freezing.refusal(receipt)
     return Voided(event, reason, receipt.accepted_at_ms)
 
 
 def _already(event: Booked) -> errors.Conflict:
-    return errors.Conflict("already_voided", f"Event {ids.event_public_id(event.record.digest)} was taken back before.", param="id")
+    return errors.Conflict(
+        "already_voided", f"Event {ids.event_public_id(event.record.digest)} was taken back before.", param="id"
+    )
 
 
 def refund_by_terms(event: Booked, terms: Terms) -> Refund | None:
@@ -136,7 +139,6 @@ def charge(event: Booked, refund: Refund, reason: str, fingerprint: bytes, parti
         pool=refund.pool,
         period_start_s=refund.period_start_s,
         belongs_to_s=record.belongs_to_s if stays else record.belongs_to_s or record.occurred_at_ms // 1000,
-        properties=None,
         reason=reason,
         fingerprint=fingerprint,
         voids=event.place,

@@ -11,6 +11,9 @@ InvoiceStatus = Literal["draft", "outstanding", "paid", "void", "uncollectible"]
 InvoiceType = Literal["recurring", "overage"]
 LineType = Literal["plan_base", "feature_overage", "balance_overage"]
 ChargeType = Literal["standard", "advance", "true_up"]
+Waiver = Literal["free_plan", "trial", "unlimited", "overage_off"]
+"""Why overage of a feature is nobody's to pay."""
+Verdict = Literal["billed"] | Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,15 @@ class PoolTotals:
     charged: int
     adjusted: int
     balance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of the overage of a feature's pool, in nano-units, when its period was billed."""
+
+    pool: str
+    verdict: Verdict
+    overage_nano: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,12 @@ SELECT pool, opening, charged, adjusted, balance FROM pool_balances
 WHERE customer_id = $1 AND pool LIKE $2
 ORDER BY pool;
 
+-- name: insert_decisions
+-- Keeps what became of the overage of pools, the first time it is decided.
+INSERT INTO overage_decisions (customer_id, pool, tenant_id, verdict, overage_nano)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (customer_id, pool) DO NOTHING;
+
 -- name: late_usage
 -- Usage, less what was taken back, that a period pays although it happened before: by feature and the period it happened in.
 SELECT f.code AS feature_code, b.starts_at, b.ends_at,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from tallybook.catalog.model import FeatureTerms
 from tallybook.core import clock, money, pools
 from tallybook.core.pools import PoolKind
-from tallybook.invoice.model import BasePrice, InvoiceType, LateUsage, Line, PoolTotals
+from tallybook.invoice.model import BasePrice, Decision, InvoiceType, LateUsage, Line, PoolTotals, Verdict, Waiver
 
 _CYCLE_WORDS = {
     "weekly": "week",
@@ -72,11 +72,33 @@ def overage_lines(
         name = pools.parse(totals.pool)
         if name.kind is PoolKind.FEATURE:
             feature = features.get(name.feature_id)
-            if feature is not None and totals.balance < 0 and feature.overage_enabled and not feature.unlimited:
+            if feature is not None and totals.balance < 0 and _verdict(feature) == "billed":
                 lines.append((feature.code, _feature_line(totals, feature)))
         elif name.kind is PoolKind.BALANCE and balance_may_be_overdrawn and balance_overage_nano(totals) > 0:
             lines.append(("~", _balance_line(totals)))
     return [line for _, line in sorted(lines, key=lambda entry: entry[0])]
+
+
+def decisions(
+    period_pools: Iterable[PoolTotals], features: Mapping[int, FeatureTerms], waiver: Waiver | None
+) -> list[Decision]:
+    """What becomes of each metered feature's overage. `waiver`: why the whole period has none to pay, if it has not.
+
+    A pool whose feature has no terms in its period is decided by nobody; reconciliation finds it.
+    """
+    found: list[Decision] = []
+    for totals in period_pools:
+        name = pools.parse(totals.pool)
+        feature = features.get(name.feature_id)
+        if name.kind is PoolKind.FEATURE and totals.balance < 0 and feature is not None:
+            found.append(Decision(totals.pool, waiver or _verdict(feature), -totals.balance))
+    return found
+
+
+def _verdict(feature: FeatureTerms) -> Verdict:
+    if feature.unlimited:
+        return "unlimited"
+    return "billed" if feature.overage_enabled else "overage_off"
 
 
 def balance_overage_nano(totals: PoolTotals) -> int:

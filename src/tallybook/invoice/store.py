@@ -5,7 +5,7 @@ from datetime import datetime
 
 from tallybook.core.tenant import Tenant
 from tallybook.invoice import rules
-from tallybook.invoice.model import Draft, Invoice, InvoiceStatus, LateUsage, Line, PoolTotals
+from tallybook.invoice.model import Decision, Draft, Invoice, InvoiceStatus, LateUsage, Line, PoolTotals
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
 from tallybook.subscriptions.rules import Period
@@ -81,6 +81,14 @@ async def pools_of_period(
     pattern = f"{subscription_id}.%.{period_start_s}"
     rows = await connection.fetch(_QUERIES["pools_of_period"], customer_id, pattern)
     return [PoolTotals(row["pool"], *(int(row[name]) for name in ("opening", "charged", "adjusted", "balance"))) for row in rows]
+
+
+async def insert_decisions(
+    connection: Connection, tenant: Tenant, customer_id: int, decisions: Sequence[Decision]
+) -> None:
+    """Keep what became of the overage of a customer's pools. What was decided before stays."""
+    rows = [(customer_id, one.pool, tenant.id, one.verdict, one.overage_nano) for one in decisions]
+    await connection.executemany(_QUERIES["insert_decisions"], rows)
 
 
 async def late_usage(

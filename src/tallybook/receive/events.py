@@ -4,14 +4,18 @@ A body is decoded by a typed decoder in C and accepted when nothing about it is 
 one item at a time where that is possible. Both have the same rules; the tests hold them against a third, independent reading.
 """
 
+import msgspec
+
 from tallybook.core import errors
 from tallybook.core.errors import TallybookError
-from tallybook.receive import assemble, bounds, explain, strict_json, wire
-from tallybook.receive.model import Check, Event, PeriodTotal
+from tallybook.receive import assemble, bounds, explain, fingerprints, strict_json, wire
+from tallybook.receive.assemble import Tokens
+from tallybook.receive.model import Check, Event, PeriodTotal, Usage
 from tallybook.receive.strict_json import Value
 
 _ITEM_DEPTH_MAX = bounds.DEPTH_MAX - 2
 """What is left for an item below the body and its list."""
+_TOKENS = slice(Usage.__struct_fields__.index("model"), len(Usage.__struct_fields__))
 _CROWDED = "holds more values than any valid one"
 
 
@@ -19,6 +23,15 @@ def parse_one(body: bytes) -> Event:
     """The event of `POST /usage/events`. Raises ValidationError, or PayloadTooLarge above 16 KB."""
     _bound(body, bounds.SINGLE_BYTES_MAX)
     return _event(body) or explain.event(_parse(body, bounds.ITEM_MARKS_MAX))
+
+
+def whenever(event: Event) -> Event:
+    """The event with a fingerprint that leaves its time out: for clients that date it anew each time they send it."""
+    if event.occurred_at_ms is None:
+        return event
+    tokens: Tokens = msgspec.structs.astuple(event)[_TOKENS]
+    fingerprint = fingerprints.of(event.feature_code, None, event.properties, event.quantity_nano, tokens)
+    return msgspec.structs.replace(event, fingerprint=fingerprint)
 
 
 def parse_batch(body: bytes) -> list[Event | TallybookError]:

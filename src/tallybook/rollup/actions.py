@@ -15,9 +15,7 @@ from tallybook.storage.redis import Redis
 _ATTEMPTS = 3
 
 
-async def roll_up(
-    database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None
-) -> PassResult:
+async def roll_up(database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None) -> PassResult:
     """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 60,000 events at most.
 
     With an epoch, only the log of the till that has it; raises UnknownLogError when Redis holds another one or an older copy.
@@ -89,7 +87,7 @@ async def _still_stands(database: Pool, gap: GapError) -> bool:
 
 async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None) -> None:
     """Commit offsets and effects together, trying again when Postgres says that this may help."""
-    await _make_months(database, effects.months, now)
+    await make_months(database, effects.months, now)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with postgres.transaction(database) as connection:
@@ -119,10 +117,10 @@ async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetim
 async def prepare(database: Pool, partitions: int, now: datetime) -> None:
     """Give the book what it needs before the first event: offsets, and the months that events arrive in."""
     await store.ensure_offsets(database, partitions)
-    await _make_months(database, [], now)
+    await make_months(database, [], now)
 
 
-async def _make_months(database: Pool, months: Iterable[tuple[int, int]], now: datetime) -> None:
+async def make_months(database: Pool, months: Iterable[tuple[int, int]], now: datetime) -> None:
     """These months, this one, and the coming one so that nobody waits for it at midnight."""
     coming = (now.year + 1, 1) if now.month == rules.DECEMBER else (now.year, now.month + 1)
     wanted = {*months, (now.year, now.month), coming}

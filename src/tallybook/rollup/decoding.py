@@ -73,9 +73,9 @@ def decode_item(item: Quarantined) -> Decoded:
     if item.position is None:
         return decode([RawEntry(item.partition, item.seq, item.payload)], distrust=True)
     assert item.accepted_at is not None
-    payload = msgspec.Raw(item.payload)
-    items = ([payload], []) if item.position >= 0 else ([], [payload])
-    data = msgspec.msgpack.encode((usage_log.VERSION, clock.to_ms(item.accepted_at), *items))
+    payload = [msgspec.Raw(item.payload)]
+    applied, openings = (payload, None) if item.position >= 0 else (None, payload)
+    data = msgspec.msgpack.encode((usage_log.VERSION, clock.to_ms(item.accepted_at), applied or (), openings or ()))
     decoded = decode([RawEntry(item.partition, item.seq, data)], distrust=True)
     decoded.positions = [item.position] * len(decoded.positions)
     decoded.quarantined = [dataclasses.replace(again, position=item.position) for again in decoded.quarantined]

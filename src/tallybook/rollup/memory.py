@@ -62,9 +62,7 @@ async def begin_epoch(connection: Connection, epoch: str) -> dict[int, Position]
 async def open_pools(connection: Connection) -> AsyncIterator[list[Pool]]:
     """Every open pool, some thousands at a time. Wants a transaction."""
     async for rows in _chunks(connection, "open_pools"):
-        yield [
-            Pool(row["tenant_id"], row["customer_id"], row["pool"], int(row["opening"]), int(row["balance"])) for row in rows
-        ]
+        yield [Pool(row["tenant_id"], row["customer_id"], row["pool"], int(row["opening"]), int(row["balance"])) for row in rows]
 
 
 async def reopened_pools(connection: Querying) -> list[tuple[int, int, str]]:
@@ -126,5 +124,6 @@ def _of_applied(partition: int, accepted_at_ms: int, applied: Applied) -> Iterat
     found, left, spare_left = (rules.amount(text) or 0 for text in (applied.outcome, applied.left, applied.spare_left))
     if record.kind in (Kind.TICK, Kind.EXPIRY) or len(record.digest) != ids.DIGEST_BYTES:
         return
-    added = {Kind.ADJUSTMENT: record.amount, Kind.SET: left, Kind.VOID: found - record.amount}.get(record.kind, -record.amount)
+    by_kind: dict[int, int] = {Kind.ADJUSTMENT: record.amount, Kind.SET: left, Kind.VOID: found - record.amount}
+    added = by_kind.get(record.kind, -record.amount)
     yield Identity(partition, record.digest, record.fingerprint, accepted_at_ms, added, left, spare_left, found)

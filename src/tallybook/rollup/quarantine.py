@@ -44,7 +44,7 @@ async def retry(database: Pool, item_id: int, now: datetime) -> Effects:
     effects = await asyncio.to_thread(aggregate.of_item, item.what, now)
     if [(again.position, again.booked) for again in effects.quarantined] == [(item.what.position, item.what.booked)]:
         raise errors.Conflict("still_not_applicable", f"Item {item_id} still can't be applied: {effects.quarantined[0].reason}")
-    await actions.make_missing_months(database, effects, now)
+    await actions.make_months(database, effects.months, now)
     async with postgres.transaction(database) as connection:
         if await connection.fetchval(_SQL["take_from_quarantine"], item_id) is None:
             raise _not_found(item_id)
@@ -66,4 +66,6 @@ def _item(row: Row) -> Item:
 
 
 def _not_found(item_id: int) -> errors.NotFound:
-    return errors.NotFound("quarantine_item_not_found", f"There is no item {item_id} in quarantine; it was applied or dropped before.")
+    return errors.NotFound(
+        "quarantine_item_not_found", f"There is no item {item_id} in quarantine; it was applied or dropped before."
+    )

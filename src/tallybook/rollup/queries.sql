@@ -105,11 +105,23 @@ SELECT pg_try_advisory_lock($1, $2);
 SELECT pg_advisory_unlock($1, $2);
 
 -- name: feature_totals
--- What each feature of a customer used and took from its pool in one billing period, as far as the book has read.
-SELECT feature_id, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount
-FROM usage_hourly
-WHERE tenant_id = $1 AND customer_id = $2 AND period_start = $3
-GROUP BY feature_id;
+-- What each feature of a customer's subscription ($4) used and took from its pool in one billing period, as far as the book has read.
+-- Hourly totals don't know the subscription: where another one of the customer has a period with the same start, events are summed.
+WITH shared AS MATERIALIZED (
+    SELECT EXISTS (
+        SELECT 1 FROM billing_periods AS p INNER JOIN subscriptions AS s ON s.id = p.subscription_id
+        WHERE s.customer_id = $2 AND p.starts_at = $3 AND s.id <> $4::bigint
+    ) AS is_shared
+), counted AS (
+    SELECT feature_id, quantity_nano, amount FROM usage_hourly
+    WHERE tenant_id = $1 AND customer_id = $2 AND period_start = $3 AND NOT (SELECT is_shared FROM shared)
+    UNION ALL
+    SELECT feature_id, quantity_nano, amount FROM usage_events
+    WHERE
+        customer_id = $2 AND period_start = $3 AND kind IN (0, 5) AND pool LIKE $4 || '.%'
+        AND tenant_id = $1 AND (SELECT is_shared FROM shared)
+)
+SELECT feature_id, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount FROM counted GROUP BY feature_id;
 
 -- name: sum_events_and_hours
 -- Sums raw events and hourly totals of customers $1 to $2, and counts the groups (customer, feature, hour, period, price) that differ.
@@ -198,7 +210,8 @@ WHERE balance_side <> ledger_side OR balance_side <> event_side;
 SELECT payload, booked, dropped_at IS NOT NULL AS dropped FROM quarantine WHERE booked OR dropped_at IS NULL ORDER BY id;
 
 -- name: sum_invoices
--- Compares invoices with their lines, lines with their exact amounts, and billed overage with what the pools say.
+-- Compares invoices with their lines, lines with their exact amounts, and billed overage with what the pools say. A feature's pool
+-- that was closed below zero is on an invoice line, or was decided to be nobody's to pay.
 WITH totals AS (
     SELECT i.id, i.total_cents, coalesce(sum(l.amount_cents), 0) AS lines_cents
     FROM invoices AS i LEFT JOIN invoice_lines AS l ON l.invoice_id = i.id
@@ -217,15 +230,24 @@ WITH totals AS (
 ), overdrawn AS (
     SELECT
         customer_id, pool, closed, greatest(0, charged - opening - adjusted) AS beyond,
-        greatest(0, least(charged, charged - opening - adjusted)) AS beyond_usage, split_part(pool, '.', 2) = 'b' AS is_balance
+        greatest(0, least(charged, charged - opening - adjusted)) AS beyond_usage, split_part(pool, '.', 2) = 'b' AS is_balance,
+        split_part(pool, '.', 2) LIKE 'f%' AS is_feature
     FROM pool_balances
 ), compared AS (
     SELECT
-        coalesce(b.line_type = 'balance_overage', o.is_balance) AS is_balance, coalesce(b.billed, 0) AS billed,
-        CASE WHEN b.billed IS NULL AND NOT o.closed THEN o.beyond_usage ELSE 0 END AS still_open,
-        coalesce(CASE WHEN o.is_balance THEN o.beyond_usage ELSE o.beyond END, 0) AS billable
-    FROM billed AS b FULL JOIN overdrawn AS o USING (customer_id, pool)
-    WHERE b.billed IS NOT NULL OR o.is_balance
+        coalesce(b.billed, 0) AS billed, CASE WHEN b.billed IS NULL AND NOT o.closed THEN o.beyond_usage ELSE 0 END AS still_open,
+        coalesce(o.beyond_usage, 0) AS billable
+    FROM (SELECT * FROM billed WHERE line_type = 'balance_overage') AS b
+    FULL JOIN (SELECT * FROM overdrawn WHERE is_balance) AS o USING (customer_id, pool)
+), features AS (
+    SELECT
+        coalesce(o.beyond, 0) AS beyond, coalesce(b.billed, 0) AS billed,
+        CASE WHEN d.verdict <> 'billed' THEN d.overage_nano ELSE 0 END AS waived,
+        d.overage_nano IS NOT DISTINCT FROM o.beyond AS is_decided
+    FROM (SELECT * FROM billed WHERE line_type = 'feature_overage') AS b
+    FULL JOIN overage_decisions AS d USING (customer_id, pool)
+    FULL JOIN (SELECT * FROM overdrawn WHERE is_feature) AS o USING (customer_id, pool)
+    WHERE b.billed IS NOT NULL OR d.verdict IS NOT NULL OR (o.closed AND o.beyond > 0)
 )
 SELECT 'invoice totals = their lines (cents)' AS what,
     coalesce(sum(total_cents), 0) AS left_side, coalesce(sum(lines_cents), 0) AS right_side,
@@ -236,11 +258,11 @@ SELECT 'invoice lines rounded right', count(*), count(*) FILTER (WHERE cents_ok 
 UNION ALL
 SELECT 'balance overage = invoiced + open (nano-USD)', coalesce(sum(billable), 0), coalesce(sum(billed + still_open), 0),
     count(*) FILTER (WHERE billable <> billed + still_open)
-FROM compared WHERE is_balance
+FROM compared
 UNION ALL
-SELECT 'feature overage of invoiced pools = invoiced (nano-units)', coalesce(sum(billable), 0), coalesce(sum(billed), 0),
-    count(*) FILTER (WHERE billable <> billed)
-FROM compared WHERE NOT is_balance;
+SELECT 'feature overage of closed periods = invoiced + waived (nano-units)', coalesce(sum(beyond), 0),
+    coalesce(sum(billed + waived), 0), count(*) FILTER (WHERE NOT is_decided OR beyond <> billed + waived)
+FROM features;
 
 -- name: customers_with_pools
 -- Customers that the book has pools of.

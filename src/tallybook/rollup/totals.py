@@ -20,8 +20,8 @@ class FeatureTotal:
 
 
 async def of_period(
-    connection: Connection, tenant: Tenant, customer_id: int, period_start: datetime
+    connection: Connection, tenant: Tenant, customer_id: int, subscription_id: int, period_start: datetime
 ) -> Mapping[int, FeatureTotal]:
-    """Totals by feature id in one billing period. As far as the book has read: normally less than a second behind."""
-    rows = await connection.fetch(_QUERIES["feature_totals"], tenant.id, customer_id, period_start)
+    """Totals by feature id in one billing period of a subscription, as far as the book has read: normally less than a second behind."""
+    rows = await connection.fetch(_QUERIES["feature_totals"], tenant.id, customer_id, period_start, subscription_id)
     return {row["feature_id"]: FeatureTotal(int(row["quantity_nano"]), int(row["amount"])) for row in rows}

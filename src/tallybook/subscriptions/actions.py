@@ -1,5 +1,6 @@
 """What can be done with subscriptions. Each verb runs inside the caller's transaction and raises the customer's terms version."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tallybook.catalog import store as catalog
@@ -31,7 +32,8 @@ async def create(connection: Connection, tenant: Tenant, now: datetime, order: O
     price = await _price(connection, plan, order)
     new = _scheduled(customer, plan, price, order, now)
     subscription = await store.insert(connection, tenant, now, ids.new("sub"), new)
-    await period_store.insert(connection, subscription.id, tenant.id, usage_period_at(subscription, now))
+    edition = await catalog.edition(connection, plan.id, new.price_id)
+    await period_store.insert(connection, subscription.id, tenant.id, usage_period_at(subscription, now), edition)
     await tenancy.bump_customer_terms(connection, tenant, customer.id)
     await announcements.created(connection, tenant, subscription)
     return subscription
@@ -88,7 +90,11 @@ async def move_on(connection: Connection, subscription: Subscription, ended: Usa
             subscription = await store.by_id(connection, subscription.id)
             await announcements.canceled(connection, ended.tenant, subscription)
         return subscription
-    await period_store.insert(connection, subscription.id, ended.tenant.id, _following(subscription, ended))
+    following = _following(subscription, ended)
+    edition = await catalog.edition(connection, subscription.plan_id, subscription.price_id, following.starts_at)
+    if rules.in_trial(subscription.trial_ends_at, following.starts_at):
+        edition = replace(edition, price=ended.edition.price)
+    await period_store.insert(connection, subscription.id, ended.tenant.id, following, edition)
     if ended.ends_at == subscription.trial_ends_at and await store.activate(connection, subscription.id, now):
         return await store.by_id(connection, subscription.id)
     return subscription

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from tallybook.catalog.model import Edition
 from tallybook.core.tenant import Tenant
 
 Status = Literal["trialing", "active", "canceled"]
@@ -82,7 +83,10 @@ class NewSubscription:
 
 @dataclass(frozen=True, slots=True)
 class UsagePeriod:
-    """One usage period as the book has it. `closing_seq` is the log sequence that the book must pass before it is closed."""
+    """One usage period as the book has it. `closing_seq` is the log sequence that the book must pass before it is closed.
+
+    `edition` is what it began with; a trial's price is the one that its first period began with.
+    """
 
     tenant: Tenant
     subscription_id: int
@@ -91,6 +95,7 @@ class UsagePeriod:
     ends_at: datetime
     state: PeriodState
     closing_seq: int | None
+    edition: Edition
 
     @property
     def span(self) -> Period:

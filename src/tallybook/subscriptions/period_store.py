@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from tallybook.catalog.model import Edition
 from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
@@ -11,9 +12,12 @@ from tallybook.subscriptions.model import Period, UsagePeriod
 _QUERIES = queries.load(__package__)
 
 
-async def insert(connection: Connection, subscription_id: int, tenant_id: int, period: Period) -> None:
+async def insert(connection: Connection, subscription_id: int, tenant_id: int, period: Period, edition: Edition) -> None:
     """Open a usage period, unless it is there already."""
-    await connection.execute(_QUERIES["insert_period"], subscription_id, tenant_id, period.starts_at, period.ends_at)
+    dates = (period.starts_at, period.ends_at)
+    await connection.execute(
+        _QUERIES["insert_period"], subscription_id, tenant_id, *dates, edition.features, edition.price
+    )
 
 
 async def unclosed(connection: Connection, subscription_id: int) -> UsagePeriod | None:
@@ -32,7 +36,10 @@ async def lock(connection: Connection, period: UsagePeriod) -> UsagePeriod:
 
 
 async def due(connection: Connection, real_until: datetime, limit: int, tenant_id: int | None = None) -> Sequence[UsagePeriod]:
-    """Periods to close, earliest end first: ended at `real_until` (or by the tenant's simulated clock), or left half closed."""
+    """Periods to close: ended at `real_until` (or by the tenant's simulated clock), or left half closed.
+
+    Earliest end first, and last those that could not be billed before, the longest untried of them first.
+    """
     return [_period(row) for row in await connection.fetch(_QUERIES["due_periods"], real_until, limit, tenant_id)]
 
 
@@ -67,6 +74,11 @@ async def save_closing_seq(connection: Connection, period: UsagePeriod, sequence
     await connection.execute(_QUERIES["save_closing_seq"], period.subscription_id, period.starts_at, sequence)
 
 
+async def defer(connection: Connection, period: UsagePeriod, tried_at: datetime) -> None:
+    """Note that a period could not be billed; the next attempt takes others first."""
+    await connection.execute(_QUERIES["defer_period"], period.subscription_id, period.starts_at, tried_at)
+
+
 async def close(connection: Connection, period: UsagePeriod, closed_at: datetime) -> None:
     """Close a period for good."""
     await connection.execute(_QUERIES["close_period"], period.subscription_id, period.starts_at, closed_at)
@@ -86,4 +98,5 @@ def _period(row: Row) -> UsagePeriod:
         ends_at=row["ends_at"],
         state=row["state"],
         closing_seq=row["closing_seq"],
+        edition=Edition(row["feature_revision"], row["price_revision"]),
     )

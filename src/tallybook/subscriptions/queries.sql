@@ -69,13 +69,14 @@ UPDATE subscriptions SET status = 'active', updated_at = $2 WHERE id = $1 AND st
 
 -- name: insert_period
 -- Opens a usage period; nothing happens when it is there already.
-INSERT INTO billing_periods (subscription_id, tenant_id, starts_at, ends_at, state)
-VALUES ($1, $2, $3, $4, 'open')
+INSERT INTO billing_periods (subscription_id, tenant_id, starts_at, ends_at, state, feature_revision, price_revision)
+VALUES ($1, $2, $3, $4, 'open', $5, $6)
 ON CONFLICT (subscription_id, starts_at) DO NOTHING;
 
 -- name: unclosed_period
 -- The one period of a subscription that is not closed.
-SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq,
+    p.feature_revision, p.price_revision
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 INNER JOIN tenants AS t ON t.id = p.tenant_id
@@ -83,7 +84,8 @@ WHERE p.subscription_id = $1 AND p.state <> 'closed';
 
 -- name: lock_period
 -- Holds a period until the transaction ends; of several closers, one gets it and the others find it closed afterwards.
-SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq,
+    p.feature_revision, p.price_revision
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 INNER JOIN tenants AS t ON t.id = p.tenant_id
@@ -91,9 +93,11 @@ WHERE p.subscription_id = $1 AND p.starts_at = $2
 FOR UPDATE OF p;
 
 -- name: due_periods
--- Periods to close, earliest first: those that have begun to close, and those that ended by the tenant's clock.
+-- Periods to close: those that have begun to close, and those that ended by the tenant's clock. Earliest first, but those that
+-- could not be billed when last tried come after all others, so that however many they are, they keep nobody waiting.
 -- $1 is the real time less the grace for events under way; a simulated clock has no grace. $3: of one tenant only.
-SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq,
+    p.feature_revision, p.price_revision
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 INNER JOIN tenants AS t ON t.id = p.tenant_id
@@ -101,7 +105,7 @@ WHERE
     p.state <> 'closed'
     AND (p.state = 'closing' OR p.ends_at <= coalesce(t.simulated_at, $1))
     AND ($3::integer IS NULL OR p.tenant_id = $3)
-ORDER BY p.ends_at, p.subscription_id
+ORDER BY p.deferred_at NULLS FIRST, p.ends_at, p.subscription_id
 LIMIT $2;
 
 -- name: next_deadline
@@ -127,13 +131,18 @@ UPDATE billing_periods SET closing_seq = NULL WHERE state = 'closing' AND closin
 UPDATE billing_periods SET closing_seq = $3
 WHERE subscription_id = $1 AND starts_at = $2 AND state = 'closing' AND closing_seq IS NULL;
 
+-- name: defer_period
+-- Notes when a period could not be billed, in real time.
+UPDATE billing_periods SET deferred_at = $3 WHERE subscription_id = $1 AND starts_at = $2 AND state = 'closing';
+
 -- name: close_period
 -- Closes a period for good.
 UPDATE billing_periods SET state = 'closed', closed_at = $3 WHERE subscription_id = $1 AND starts_at = $2 AND state = 'closing';
 
 -- name: unexpired_periods
 -- Closed periods whose pools the till may still hold, longest closed first.
-SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq
+SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq,
+    p.feature_revision, p.price_revision
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 INNER JOIN tenants AS t ON t.id = p.tenant_id
@@ -145,13 +154,6 @@ LIMIT $1;
 -- Notes that the till has dropped the pools of a closed period.
 UPDATE billing_periods SET expired_at = $3
 WHERE subscription_id = $1 AND starts_at = $2 AND state = 'closed' AND expired_at IS NULL;
-
--- name: quantities_of_period
--- What a customer used of each feature in one usage period, from the book. Quantities in nano-units.
-SELECT feature_id, sum(quantity_nano) AS quantity_nano
-FROM usage_hourly
-WHERE tenant_id = $1 AND customer_id = $2 AND period_start = $3
-GROUP BY feature_id;
 
 -- name: insert_clock_run
 -- Starts an advance of the test clock; violates test_clock_runs_one_at_a_time while another is under way.
@@ -222,7 +224,8 @@ SELECT
     s.id AS subscription_id, s.public_id, s.status, s.plan_id, s.price_id,
     p.consumption_model, p.is_free, p.block_on_exhaustion,
     CASE WHEN p.is_free THEN NULL ELSE r.billing_interval END AS billing_interval,
-    s.started_at, s.anchor_at, s.trial_ends_at, s.cancel_at, b.starts_at, b.ends_at, b.state AS period_state
+    s.started_at, s.anchor_at, s.trial_ends_at, s.cancel_at, b.starts_at, b.ends_at, b.state AS period_state,
+    b.feature_revision, b.price_revision
 FROM customers AS c
 INNER JOIN tenants AS t ON t.id = c.tenant_id
 LEFT JOIN customer_terms AS v ON v.customer_id = c.id

@@ -1,7 +1,7 @@
 """How a new subscription is scheduled: its start, its trial, its anchor, and when it ends if that is known. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from tallybook.catalog.model import BillingInterval
 from tallybook.core import clock
@@ -11,6 +11,8 @@ from tallybook.subscriptions.model import Status
 
 AHEAD_MAX = timedelta(minutes=5)
 """A start this far in the future is taken for a clock that runs ahead, and means now."""
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""Nothing starts before this; an older date is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ def check(order: Order, *, is_free: bool, billing_interval: str | None, now: dat
             f"startDate {clock.iso(order.start_at)} is in the future; a subscription that starts later is not supported yet."
         )
         problems.append(FieldError("startDate", message))
+    if order.start_at is not None and order.start_at < EARLIEST:
+        message = f"startDate {clock.iso(order.start_at)} is too long ago; a subscription starts in {EARLIEST.year} at the earliest."
+        problems.append(FieldError("startDate", message))
     if trial_asked and order.skip_trial:
         problems.append(FieldError("customTrialDays", "customTrialDays and skipTrial contradict each other; send one of them."))
     if trial_asked and order.cancel_at_period_end:
@@ -64,8 +69,8 @@ def check(order: Order, *, is_free: bool, billing_interval: str | None, now: dat
 
 
 def decide(order: Order, *, is_free: bool, billing_interval: str | None, trial_days: int, now: datetime) -> Schedule:
-    """The dates of a checked order. `trial_days` is what the price offers."""
-    started_at = now if order.start_at is None else min(order.start_at, now)
+    """The dates of a checked order, which starts on a whole second, as its periods are named. `trial_days` is what the price offers."""
+    started_at = (now if order.start_at is None else min(order.start_at, now)).replace(microsecond=0)
     trial_ends_at = _trial_end(order, started_at, 0 if is_free else trial_days)
     anchor_at = trial_ends_at or started_at
     cycle = rules.cycle_at(started_at, anchor_at, trial_ends_at, billing_interval, now)

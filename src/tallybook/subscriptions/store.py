@@ -90,14 +90,6 @@ async def activate(connection: Connection, subscription_id: int, now: datetime) 
     return await connection.fetchval(_QUERIES["activate_subscription"], subscription_id, now) is not None
 
 
-async def quantities_of_period(
-    connection: Connection, tenant: Tenant, customer_id: int, period_start: datetime
-) -> dict[int, int]:
-    """What the customer used of each feature id in one usage period, nano-units, as far as the book has read."""
-    found = await connection.fetch(_QUERIES["quantities_of_period"], tenant.id, customer_id, period_start)
-    return {row["feature_id"]: int(row["quantity_nano"]) for row in found}
-
-
 async def _one(connection: Connection, row_id: int | None) -> Subscription | None:
     return None if row_id is None else await by_id(connection, row_id)
 

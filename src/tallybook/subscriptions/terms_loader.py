@@ -36,6 +36,8 @@ class _Row:
     anchor_at: datetime
     trial_ends_at: datetime | None
     cancel_at: datetime | None
+    feature_revision: int | None
+    price_revision: int | None
     period: Period
     period_is_open: bool
 
@@ -107,8 +109,11 @@ def _following(row: _Row, period: Period) -> Period:
 async def _period_terms(connection: Connection, row: _Row, period: Period, now: datetime) -> PeriodTerms:
     is_trial = rules.in_trial(row.trial_ends_at, period.starts_at)
     granted_at = row.started_at if is_trial else period.starts_at
-    features = await catalog.feature_terms(connection, row.plan_id, period.starts_at, now + REACH)
-    price = None if row.price_id is None else await catalog.price_terms(connection, row.price_id, granted_at)
+    has_begun = period == row.period
+    begun_with = row.feature_revision if has_begun else None
+    granted_by = row.price_revision if has_begun or is_trial else None
+    features = await catalog.feature_terms(connection, row.plan_id, period.starts_at, now + REACH, begun_with)
+    price = None if row.price_id is None else await catalog.price_terms(connection, row.price_id, granted_at, granted_by)
     return PeriodTerms(
         start_s=period.key_s,
         end_s=int(period.ends_at.timestamp()),

@@ -16,7 +16,8 @@ from tallybook.client.meter.thread import Meter
 
 _AFTER_A_BUG_S = 1.0
 _LAST_S_MAX = 0.2
-_FOUND_S = 0.001
+_LAYERS = 3
+_LAYER_S = 0.001
 
 
 class AsyncMeter(Queue):
@@ -46,9 +47,7 @@ class AsyncMeter(Queue):
 
     async def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough."""
-        if self.outbox.collect_forgotten():
-            # The loop closes what was found before it goes on.
-            await asyncio.sleep(_FOUND_S)
+        await self._collect_forgotten()
         out = self.outbox.flushed()
         self._wake()
         self._hurry.set()
@@ -58,6 +57,13 @@ class AsyncMeter(Queue):
                     self._moved.clear()
                     await self._moved.wait()
         return out()
+
+    async def _collect_forgotten(self) -> None:
+        """An async stream consists of generators that the loop closes one after the other, each when the one around it is gone."""
+        for _ in range(_LAYERS):
+            if not self.outbox.collect_forgotten():
+                return
+            await asyncio.sleep(_LAYER_S)
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Send what waits, for at most `timeout_s` (default: the setting `close_s`), and stop. Closing twice is fine."""

@@ -1,23 +1,17 @@
 """Taps on the response of an HTTP client (httpx or its successor): bytes are looked at on their way to the caller.
 
-Only this one response object is changed. When the caller closes it before its end, the rest is read in the background, because the
-usage comes last; the caller does not wait for that, and sees a closed response.
+Only this one response object is changed. When the caller closes it before its end, the rest is read in the background; the caller does
+not wait for that, and sees a closed response.
 """
 
-import asyncio
-import contextlib
 import sys
-import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
+from tallybook.client.tracking import drains
 from tallybook.client.tracking.tracker import Tracker
 from tallybook.client.tracking.wire import Observation
-
-_DRAINS_MAX: Final = 32
-_drains = threading.BoundedSemaphore(_DRAINS_MAX)
 
 
 def is_read(response: Any) -> bool:
@@ -30,14 +24,6 @@ def is_stream(response: Any) -> bool:
     return "text/event-stream" in response.headers.get("content-type", "")
 
 
-def _unread(response: Any, *names: str) -> Any:
-    """A response that reads the same stream from its start, without the taps and as if nobody had closed it."""
-    fresh = object.__new__(type(response))
-    fresh.__dict__.update({name: value for name, value in response.__dict__.items() if name not in names})
-    fresh.is_closed = False
-    return fresh
-
-
 class _Tap:
     def __init__(self, response: Any, observation: Observation, tracker: Tracker) -> None:
         self._response = response
@@ -48,30 +34,30 @@ class _Tap:
         # A response of which nothing was read is reported when it is forgotten.
         weakref.finalize(response, observation.finish).atexit = False
 
-    def _wants_the_rest(self) -> bool:
-        """Whether closing now would lose what comes last."""
-        if self._is_reading or self._is_handed_over or self._response.is_closed or self._observation.is_over:
+    def _hand_over(self) -> bool:
+        """Whether the rest is to be read. Then the caller has a closed response from here on."""
+        if self._is_reading or self._is_handed_over or self._response.is_closed:
             return False
-        return self._tracker.terms.on_break == "drain" and _drains.acquire(blocking=False)
+        self._is_handed_over = drains.may_begin(self._tracker, self._observation)
+        self._response.is_closed = self._is_handed_over
+        return self._is_handed_over
 
     def _finish_if_idle(self) -> None:
         if not self._is_reading and not self._is_handed_over:
             self._observation.finish()
 
-    def _hand_over(self) -> int:
-        self._is_handed_over = True
-        self._response.is_closed = True
-        return self._tracker.outbox.begin_reading(self._observation.finish)
+    def _unread(self) -> Any:
+        """A response that reads the same stream from its start, without the tap and as if nobody had closed it."""
+        fresh = object.__new__(type(self._response))
+        taps = ("iter_bytes", "close", "aiter_bytes", "aclose")
+        fresh.__dict__.update({name: value for name, value in self._response.__dict__.items() if name not in taps})
+        fresh.is_closed = False
+        return fresh
 
     def _closed_error(self) -> Exception:
         """What reading on after closing raises without a tap."""
         library = sys.modules[type(self._response).__module__.partition(".")[0]]
         return library.ReadError("the response was closed", request=self._response.request)
-
-    def _done(self, number: int) -> None:
-        self._observation.finish()
-        self._tracker.outbox.end_reading(number)
-        _drains.release()
 
 
 class SyncTap(_Tap):
@@ -115,28 +101,12 @@ class SyncTap(_Tap):
 
     def close(self) -> None:
         """Close, or have the rest read."""
-        if not self._wants_the_rest():
+        if self._hand_over():
+            source = self._source or self._unread().iter_bytes()
+            drains.in_thread(self._tracker, self._observation, source, self._response.stream.close)
+        else:
             self._close()
             self._finish_if_idle()
-            return
-        number = self._hand_over()
-        source = self._source or _unread(self._response, "iter_bytes", "close").iter_bytes()
-        threading.Thread(target=self._drain, args=(source, number), name="tallybook-drain", daemon=True).start()
-
-    def _drain(self, source: Iterator[bytes], number: int) -> None:
-        deadline = time.monotonic() + self._tracker.terms.drain_s
-        try:
-            with contextlib.suppress(Exception):
-                for chunk in source:
-                    self._observation.feed(chunk)
-                    if self._observation.is_over or time.monotonic() > deadline:
-                        break
-                else:
-                    self._observation.end()
-            with contextlib.suppress(Exception):
-                self._response.stream.close()
-        finally:
-            self._done(number)
 
 
 class AsyncTap(_Tap):
@@ -148,7 +118,6 @@ class AsyncTap(_Tap):
         self._aiter_bytes: Callable[[int | None], AsyncIterator[bytes]] = response.aiter_bytes
         self._aclose: Callable[[], Awaitable[None]] = response.aclose
         self._source: AsyncIterator[bytes] | None = None
-        self._task: asyncio.Task[None] | None = None
         response.aiter_bytes = self.aiter_bytes
         response.aclose = self.aclose
 
@@ -181,27 +150,9 @@ class AsyncTap(_Tap):
 
     async def aclose(self) -> None:
         """Close, or have the rest read."""
-        if not self._wants_the_rest():
+        if self._hand_over():
+            source = self._source or self._unread().aiter_bytes()
+            drains.in_task(self._tracker, self._observation, source, self._response.stream.aclose)
+        else:
             await self._aclose()
             self._finish_if_idle()
-            return
-        number = self._hand_over()
-        source = self._source or _unread(self._response, "aiter_bytes", "aclose").aiter_bytes()
-        self._task = asyncio.get_running_loop().create_task(self._drain(source, number), name="tallybook-drain")
-
-    async def _drain(self, source: AsyncIterator[bytes], number: int) -> None:
-        try:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(self._tracker.terms.drain_s):
-                    await self._read_on(source)
-            with contextlib.suppress(Exception):
-                await self._response.stream.aclose()
-        finally:
-            self._done(number)
-
-    async def _read_on(self, source: AsyncIterator[bytes]) -> None:
-        async for chunk in source:
-            self._observation.feed(chunk)
-            if self._observation.is_over:
-                return
-        self._observation.end()

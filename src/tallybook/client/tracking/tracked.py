@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tallybook.client.client import AsyncTallybook, Tallybook
-from tallybook.client.tracking import stainless
+from tallybook.client.tracking import google, stainless
 from tallybook.client.tracking.attribution import Properties, Text
 from tallybook.client.tracking.tracker import OnBreak, Terms, Tracker
 
 T = TypeVar("T")
 _KINDS: tuple[tuple[str, tuple[str, ...], Callable[[Any, Tracker], Any]], ...] = (
     ("openai", ("OpenAI", "AsyncOpenAI"), stainless.track_openai),
+    ("google.genai", ("Client",), google.track_google),
     ("anthropic", ("_base_client.SyncAPIClient", "_base_client.AsyncAPIClient"), stainless.track_anthropic),
 )
 """Package, the classes in it whose objects can be tracked, and what tracks them."""

@@ -23,6 +23,8 @@ REMEMBERED_MAX = 10_000
 TOUCH_EVERY_S = 30.0
 _KEY_CHARACTERS_MAX = 128
 _ACQUIRE_TIMEOUT_S = 5.0
+_PATIENCE_S = 0.5
+_AWAY_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +40,12 @@ class _Answer:
 class KeyRing:
     """The keys that one process has seen lately, by digest of their text; texts are never kept. Belongs to one event loop."""
 
-    def __init__(self, database: postgres.Pool, clock: Clock) -> None:
+    def __init__(self, database: postgres.Pool, clock: Clock, grace_s: int = 0) -> None:
+        """`grace_s`: how long a key that was good is taken while the book says nothing."""
         self._database = database
         self._clock = clock
+        self._grace_s = grace_s
+        self._away_until = 0.0
         self._known: dict[bytes, _Answer] = {}
         self._asking: dict[bytes, asyncio.Task[_Answer]] = {}
         self._used: dict[str, datetime] = {}
@@ -55,7 +60,7 @@ class KeyRing:
         answer = self._known.get(digest)
         age = FRESH_S if answer is None else time.monotonic() - answer.asked_at
         if answer is None or age >= FRESH_S:
-            answer = await self._ask(digest, text)
+            answer = await self._ask_or_remember(digest, text, answer)
         elif age > REFRESH_AFTER_S and digest not in self._asking:
             self._start_asking(digest, text)
         key = answer.key
@@ -81,6 +86,24 @@ class KeyRing:
         while True:
             await asyncio.sleep(TOUCH_EVERY_S)
             await self.touch()
+
+    async def _ask_or_remember(self, digest: bytes, text: str, known: _Answer | None) -> _Answer:
+        """What the book says; while it says nothing, what it said last, as long as the grace lasts.
+
+        Nobody can revoke a key while the book is away, so only a process that has lost sight of a book others still see takes a
+        revoked one, and no longer than that. Of those who ask, one in a second waits to see whether the book is back.
+        """
+        now_s = time.monotonic()
+        if known is None or now_s - known.asked_at >= self._grace_s:
+            return await self._ask(digest, text)
+        if now_s < self._away_until:
+            return known
+        asking = self._asking.get(digest) or self._start_asking(digest, text)
+        await asyncio.wait({asking}, timeout=_PATIENCE_S)
+        if asking.done() and not isinstance(asking.exception(), postgres.TRANSIENT_ERRORS):
+            return asking.result()
+        self._away_until = time.monotonic() + _AWAY_S
+        return known
 
     async def _ask(self, digest: bytes, text: str) -> _Answer:
         asking = self._asking.get(digest) or self._start_asking(digest, text)

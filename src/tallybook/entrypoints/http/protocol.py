@@ -1,12 +1,14 @@
 """HTTP that can't even be parsed gets an answer in the API's own form, and no header of it gets into a log."""
 
+import asyncio
 import logging
-from typing import Self
+from typing import Any, Self, cast
 
 from aiohttp import web
 
 from tallybook.core import errors
-from tallybook.entrypoints.http import replies
+from tallybook.entrypoints import metrics
+from tallybook.entrypoints.http import replies, shapes
 
 _log = logging.getLogger(__name__)
 _CALLERS_FAULT = 400
@@ -17,6 +19,17 @@ class _Protocol(web.RequestHandler):
     """One connection."""
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or say at once that there are too many."""
+        server = cast("_Server", self._manager)
+        if server.is_full:
+            self._force_close = True
+            metrics.CONNECTIONS_REFUSED.inc()
+            cast("asyncio.Transport", transport).write(_too_many())
+            transport.close()
+            return
+        super().connection_made(transport)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -40,12 +53,21 @@ class _Protocol(web.RequestHandler):
 
 
 class _Server(web.Server):
-    """Makes a `_Protocol` for each connection."""
+    """Makes a `_Protocol` for each connection, up to a number of them."""
+
+    connections_max = 0
 
     @classmethod
-    def like(cls, server: web.Server) -> Self:
+    def like(cls, server: web.Server, connections_max: int) -> Self:
         """A server with the same handler and settings."""
-        return cls(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001 - a subclass reads its own kind
+        made = cls(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001 - a subclass reads its own kind
+        made.connections_max = connections_max
+        return made
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more connections are taken."""
+        return len(self._connections) >= self.connections_max
 
     def __call__(self) -> web.RequestHandler:
         """The protocol of a new connection."""
@@ -53,7 +75,23 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs an application with the protocol above."""
+    """Runs an application with the protocol above, on `connections_max` connections at most."""
+
+    def __init__(self, application: web.Application, *, connections_max: int, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        super().__init__(application, **settings)
+        self._connections_max = connections_max
 
     async def _make_server(self) -> web.Server:
-        return _Server.like(await super()._make_server())
+        return _Server.like(await super()._make_server(), self._connections_max)
+
+
+def _too_many() -> bytes:
+    """A whole answer, written without a request."""
+    problem = errors.Unavailable("too_many_connections", "This process takes no more connections; come back shortly.")
+    body = shapes.error(problem)
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\nServer: tallybook\r\nConnection: close\r\n"
+        f"Content-Type: {replies.JSON}\r\n{replies.REQUEST_ID_HEADER}: {_new_request_id()}\r\n"
+        f"Retry-After: {problem.retry_after_s}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

@@ -42,7 +42,11 @@ class Call:
 
 
 class HotCall(msgspec.Struct, gc=False):
-    """One request to a hot operation: authenticated, bounded and read, nothing more. `now` is the real time."""
+    """One request to a hot operation: authenticated, bounded and read, nothing more. `now` is the real time.
+
+    `spend` counts usage events against the key; it raises RateLimited when there were too many.
+    `is_older`: the client is one of the envelope (see `older_wire`).
+    """
 
     tenant: Tenant
     key: AuthenticatedKey
@@ -51,6 +55,8 @@ class HotCall(msgspec.Struct, gc=False):
     services: Services
     idempotency_key: str | None
     request_id: str
+    spend: Callable[[str, int], None]
+    is_older: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 import orjson
 from aiohttp import web
 
 from tallybook.core import errors
 from tallybook.entrypoints import metrics
-from tallybook.entrypoints.http import bodies, docs_page, openapi, protocol, replies, resources, routing
-from tallybook.entrypoints.http.frame import Frame, HttpHandler
+from tallybook.entrypoints.http import bodies, docs_page, older_wire, openapi, protocol, replies, resources, routing, shapes
+from tallybook.entrypoints.http.frame import VERSION_HEADER, Frame, HttpHandler
 from tallybook.entrypoints.http.health import HealthPages
 from tallybook.entrypoints.http.routing import Operation
 from tallybook.flows.services import Services
@@ -25,6 +25,7 @@ _LINGER_S = 2.0
 _ANYTHING = "/{anything}"
 _ANYTHING_PATTERN = "/{anything:.*}"
 _SHOWN_CHARACTERS_MAX = 200
+_OLDER_ROUTE = "older_"
 
 FRAME = web.AppKey("frame", Frame)
 _log = logging.getLogger(__name__)
@@ -43,11 +44,15 @@ def make_application(services: Services, operations: Iterable[Operation] | None 
     frame = Frame(services)
     application = web.Application(client_max_size=routing.BODY_BYTES_MAX)
     application[FRAME] = frame
+    handlers = {operation.id: frame.handler(operation) for operation in every}
     for operation in every:
-        _add(application, frame, operation)
+        _add(application, operation, _as_it_was(operation, handlers))
+    unknown = _unknown(frame, application)
+    _add_older_routes(application, handlers, unknown)
     _add_pages(application, frame, every)
-    application.router.add_route("*", _ANYTHING_PATTERN, _unknown(frame, application))
+    application.router.add_route("*", _ANYTHING_PATTERN, unknown)
     application.cleanup_ctx.append(_noting_last_use)
+    application.cleanup_ctx.append(_giving_up)
     return application
 
 
@@ -74,6 +79,7 @@ async def serve(
         lingering_time=_LINGER_S,
         auto_decompress=False,
         shutdown_timeout=float(services.settings.drain_s),
+        connections_max=services.settings.connections_max,
     )
     await runner.setup()
     try:
@@ -87,9 +93,7 @@ async def serve(
         await runner.cleanup()
 
 
-def _add(application: web.Application, frame: Frame, operation: Operation) -> None:
-    handler = frame.handler(operation)
-
+def _add(application: web.Application, operation: Operation, handler: HttpHandler) -> None:
     async def handle_legacy(request: web.Request) -> web.StreamResponse:
         reply = await handler(request)
         successor = BASE + request.rel_url.raw_path.removeprefix(LEGACY_BASE)
@@ -106,6 +110,38 @@ def _add(application: web.Application, frame: Frame, operation: Operation) -> No
 
     application.router.add_route(operation.method, BASE + operation.path, handler, expect_handler=expect)
     application.router.add_route(operation.method, LEGACY_BASE + operation.path, handle_legacy, expect_handler=expect)
+
+
+def _as_it_was(operation: Operation, handlers: Mapping[str, HttpHandler]) -> HttpHandler:
+    """The operation's own handler, unless older clients meant another operation when they named a customer."""
+    handler, of_a_customer = handlers[operation.id], handlers.get(older_wire.OF_A_CUSTOMER.get(operation.id, ""))
+    if of_a_customer is None:
+        return handler
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        is_of_a_customer = _is_older(request) and "customerId" in request.query
+        return await (of_a_customer if is_of_a_customer else handler)(request)
+
+    return handle
+
+
+def _add_older_routes(application: web.Application, handlers: Mapping[str, HttpHandler], unknown: HttpHandler) -> None:
+    """Routes that are there for older clients and for nobody else."""
+
+    def only_older(handler: HttpHandler) -> HttpHandler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await (handler if _is_older(request) else unknown)(request)
+
+        return handle
+
+    for number, (method, path, operation_id) in enumerate(older_wire.ROUTES):
+        if operation_id in handlers:
+            resource = application.router.add_resource(BASE + path, name=f"{_OLDER_ROUTE}{number}")
+            resource.add_route(method, only_older(handlers[operation_id]))
+
+
+def _is_older(request: web.Request) -> bool:
+    return shapes.is_enveloped(request.headers.get(VERSION_HEADER))
 
 
 def _add_pages(application: web.Application, frame: Frame, operations: tuple[Operation, ...]) -> None:
@@ -156,7 +192,7 @@ async def _methods_of(application: web.Application, request: web.Request) -> lis
     """Methods that the path would take."""
     found: set[str] = set()
     for resource in application.router.resources():
-        if resource.canonical != _ANYTHING:
+        if resource.canonical != _ANYTHING and not (resource.name or "").startswith(_OLDER_ROUTE):
             found |= (await resource.resolve(request))[1]
     return sorted(found)
 
@@ -172,6 +208,13 @@ async def _noting_last_use(application: web.Application) -> AsyncGenerator[None]
     noting.cancel()
     await asyncio.gather(noting, return_exceptions=True)
     await keys.touch()
+
+
+async def _giving_up(application: web.Application) -> AsyncGenerator[None]:
+    sweeping = asyncio.create_task(application[FRAME].give_up_forever())
+    yield
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
 
 
 def _stop_on_signals() -> asyncio.Event:

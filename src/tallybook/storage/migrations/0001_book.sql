@@ -211,14 +211,18 @@ CREATE TABLE billing_periods (
     starts_at       timestamptz NOT NULL,
     ends_at         timestamptz NOT NULL,
     state           text NOT NULL CHECK (state IN ('open', 'closing', 'closed')),
+    feature_revision bigint NOT NULL,       -- the last of its plan's feature revisions that was there when it began
+    price_revision  bigint,                 -- the price revision that grants its balance and credits; NULL: it has no price
     closing_seq     bigint,                 -- log sequence of the tick appended after the till knew of the closing
+    deferred_at     timestamptz,            -- when it was last tried, and could not be billed; real time
     closed_at       timestamptz,
     expired_at      timestamptz,            -- when the till dropped the pools of the closed period; NULL: still to do
     PRIMARY KEY (subscription_id, starts_at),
     CHECK (starts_at < ends_at)
 );
 CREATE UNIQUE INDEX billing_periods_one_open ON billing_periods (subscription_id) WHERE state <> 'closed';
-CREATE INDEX billing_periods_due ON billing_periods (ends_at) WHERE state <> 'closed';
+CREATE INDEX billing_periods_due ON billing_periods (deferred_at NULLS FIRST, ends_at) WHERE state <> 'closed';
+CREATE INDEX billing_periods_deadlines ON billing_periods (tenant_id, ends_at) WHERE state <> 'closed';
 CREATE INDEX billing_periods_unexpired ON billing_periods (closed_at) WHERE state = 'closed' AND expired_at IS NULL;
 
 CREATE TABLE invoice_counters (
@@ -253,6 +257,7 @@ CREATE TABLE invoices (
 );
 CREATE INDEX invoices_by_customer ON invoices (customer_id, id);
 CREATE INDEX invoices_by_tenant ON invoices (tenant_id, id);
+CREATE INDEX invoices_by_time ON invoices (tenant_id, billed_at);
 
 CREATE TABLE invoice_lines (
     invoice_id      bigint NOT NULL REFERENCES invoices (id),
@@ -271,6 +276,16 @@ CREATE TABLE invoice_lines (
     overage_nano    numeric(38, 0),
     charge_type     text NOT NULL DEFAULT 'standard' CHECK (charge_type IN ('standard', 'advance', 'true_up')),
     PRIMARY KEY (invoice_id, position)
+);
+
+-- What was decided about a feature's overage when its period was billed; a pool that did not go below zero has no row.
+CREATE TABLE overage_decisions (
+    customer_id     bigint NOT NULL REFERENCES customers (id),
+    pool            text NOT NULL,
+    tenant_id       integer NOT NULL REFERENCES tenants (id),
+    verdict         text NOT NULL CHECK (verdict IN ('billed', 'free_plan', 'trial', 'unlimited', 'overage_off')),
+    overage_nano    numeric(38, 0) NOT NULL,    -- used beyond what was included
+    PRIMARY KEY (customer_id, pool)
 );
 
 CREATE TABLE test_clock_runs (
@@ -350,6 +365,7 @@ CREATE INDEX usage_events_by_customer ON usage_events (customer_id, occurred_at)
 CREATE INDEX usage_events_by_identity ON usage_events USING hash (digest);
 CREATE INDEX usage_events_voids ON usage_events (customer_id, voids) WHERE voids IS NOT NULL;
 CREATE INDEX usage_events_late ON usage_events (customer_id, period_start) WHERE belongs_to IS NOT NULL;
+CREATE INDEX usage_events_by_time ON usage_events USING brin (occurred_at);  -- for reports over all customers; next to free to keep
 
 -- How far the search for identities that were counted twice has come: when the last finished one began.
 CREATE TABLE usage_sweeps (
@@ -375,6 +391,7 @@ CREATE TABLE usage_hourly (
     PRIMARY KEY (tenant_id, customer_id, feature_id, hour, period_start, price_id)
 );
 CREATE INDEX usage_hourly_by_customer ON usage_hourly (customer_id, hour);
+CREATE INDEX usage_hourly_by_time ON usage_hourly USING brin (hour);
 
 -- One row a pool: what the till held after last_seq.
 CREATE TABLE pool_balances (

@@ -55,7 +55,8 @@ async def list_all(call: Call) -> Page:
 
 async def _used(call: Call, standing: Standing) -> Mapping[int, FeatureTotal]:
     start = clock.from_ms(standing.period.start_s * 1000)
-    return await totals.of_period(call.connection, call.tenant, standing.terms.customer_id, start)
+    subscription_id = standing.subscription.subscription_id
+    return await totals.of_period(call.connection, call.tenant, standing.terms.customer_id, subscription_id, start)
 
 
 def _shown(feature: FeatureTerms, standing: Standing, used: Mapping[int, FeatureTotal]) -> FeatureAccess:

@@ -62,7 +62,8 @@ async def revenue(call: Call) -> wire.Report:
 
 
 async def _answer(call: Call, report: Any, default_words: str) -> wire.Report:  # noqa: ANN401 - a literal of ReportName
-    asked = await wire.question(call, report, default_words, call.query)
+    words = default_words if call.query.group_by is None else call.query.group_by
+    asked = await wire.question(call, report, words, call.query)
     return wire.report(asked, await store.answer(call.connection, asked, call.query.cursor, call.query.limit))
 
 
@@ -125,7 +126,7 @@ OPERATIONS = (
         summary="Sum what was invoiced by plan, feature, customer, kind of line or time of billing.",
         permission="invoice",
         handler=revenue,
-        query=wire.TimeQuery,
+        query=wire.RevenueQuery,
         returns=wire.Report,
     ),
     Operation(

@@ -19,10 +19,9 @@ _PERIOD_MAX = 64 * _DAY
 _POSITION_DIGITS_MAX = 4
 
 
-class EventsQuery(wire.UsageQuery, kw_only=True):
+class EventsQuery(wire.UsageFilters, kw_only=True):
     """Which records. Without a customer and without `from`: those of the last day."""
 
-    group_by: None = None
     pool: Annotated[str, msgspec.Meta(max_length=200, description="one of the customer's pools; wants customerId")] | None = None
     kind: Annotated[str, msgspec.Meta(max_length=64, description="usage, void, adjustment, set, expiry; separated by commas")] = (
         "usage,void"

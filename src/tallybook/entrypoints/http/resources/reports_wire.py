@@ -1,5 +1,6 @@
 """How reports are asked for and shown over HTTP."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ _AHEAD = timedelta(minutes=5)
 """How far ahead of the clock an event may be dated."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Words = Annotated[str, msgspec.Meta(max_length=512, description="words separated by commas")]
 Moment = Annotated[str, msgspec.Meta(max_length=moments.CHARACTERS_MAX)]
 
 
@@ -37,11 +39,16 @@ class TimeQuery(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_o
     customer_id: Annotated[Text, msgspec.Meta(description="`cus_…` or your own id")] | None = None
     feature_code: Text | None = None
     plan_code: Text | None = None
-    group_by: Annotated[str, msgspec.Meta(max_length=512, description="words separated by commas")] | None = None
 
 
-class UsageQuery(TimeQuery, kw_only=True):
-    """Which usage, and what it is summed by."""
+class RevenueQuery(TimeQuery, kw_only=True):
+    """Which lines of invoices, and what they are summed by."""
+
+    group_by: Words | None = None
+
+
+class UsageFilters(TimeQuery, kw_only=True):
+    """Which usage."""
 
     model: Annotated[Text, msgspec.Meta(description="the catalog's id of the model")] | None = None
     provider: Annotated[Text, msgspec.Meta(description="what stands before the slash of the model's id")] | None = None
@@ -49,7 +56,13 @@ class UsageQuery(TimeQuery, kw_only=True):
     period_start: Annotated[Moment, msgspec.Meta(description="only what this billing period pays")] | None = None
 
 
-class TopQuery(UsageQuery, kw_only=True):
+class UsageQuery(UsageFilters, kw_only=True):
+    """Which usage, and what it is summed by."""
+
+    group_by: Words | None = None
+
+
+class TopQuery(UsageFilters, kw_only=True):
     """What customers are ranked by."""
 
     by: Annotated[str, msgspec.Meta(max_length=32)] = "charge"
@@ -73,7 +86,7 @@ class Report(msgspec.Struct, rename="camel", kw_only=True):
     next_cursor: str | None
 
 
-async def question(call: Call, report: ReportName, default_words: str, query: TimeQuery) -> Question:
+async def question(call: Call, report: ReportName, words: str, query: TimeQuery) -> Question:
     """The question that a query asks. Raises NotFound for a customer or feature that is not there, and ValidationError."""
     in_zone = rules.zone(query.time_zone)
     ends_at = moment("to", query.to, query.time_zone) or _end_of_hour(call.now)
@@ -81,9 +94,9 @@ async def question(call: Call, report: ReportName, default_words: str, query: Ti
     starts_at = moment("from", query.from_, query.time_zone) or rules.local_midnight(first, in_zone)
     if starts_at >= ends_at:
         raise errors.invalid("from", f"from is {clock.iso(starts_at)}, not before to, {clock.iso(ends_at)}.")
-    words = rules.group_words(report, default_words if query.group_by is None else query.group_by)
+    group_by = rules.group_words(report, words)
     filters = await read_filters(call, query)
-    return Question(call.tenant, report, starts_at, ends_at, query.time_zone, words, filters)
+    return Question(call.tenant, report, starts_at, ends_at, query.time_zone, group_by, filters)
 
 
 def moment(field: str, text: str | None, time_zone: str) -> datetime | None:
@@ -102,7 +115,7 @@ def _end_of_hour(now: datetime) -> datetime:
 
 async def read_filters(call: Call, query: TimeQuery, pool: str | None = None) -> Filters:
     """The filters of a query, with the rows that its names stand for."""
-    usage = query if isinstance(query, UsageQuery) else None
+    usage = query if isinstance(query, UsageFilters) else None
     has_property = usage is not None and usage.property is not None
     return Filters(
         customer_id=None if query.customer_id is None else await customer_id(call, query.customer_id),
@@ -146,7 +159,7 @@ def report(asked: Question, answer: Answer) -> Report:
     )
 
 
-def shown_row(columns: tuple[Column, ...], row: RawRow, asked: Question) -> dict[str, Any]:
+def shown_row(columns: Sequence[Column], row: RawRow, asked: Question) -> dict[str, Any]:
     """A row by the names of the wire, with the shares that follow from it."""
     in_zone = rules.zone(asked.zone)
     shown: dict[str, Any] = {column.name: rules.shown(column, row[column.key], in_zone) for column in columns}

@@ -13,6 +13,7 @@ from tallybook.entrypoints.http.routing import Call, ListQuery, Operation, Page
 from tallybook.flows import adjustment, billing
 from tallybook.flows.access import Standing
 from tallybook.flows.adjustment import Adjustment
+from tallybook.rollup import totals
 from tallybook.subscriptions import actions, model, store
 from tallybook.subscriptions.schedule import Order
 
@@ -197,7 +198,8 @@ async def _full(call: Call, subscription: model.Subscription) -> wire.Subscripti
     if standing is not None:
         features = list(standing.period.features.values())
         period_start = clock.from_ms(standing.period.start_s * 1000)
-        used = await store.quantities_of_period(connection, call.tenant, subscription.customer_id, period_start)
+        counted = await totals.of_period(connection, call.tenant, subscription.customer_id, subscription.id, period_start)
+        used = {feature_id: total.quantity_nano for feature_id, total in counted.items()}
     else:
         at = max(subscription.started_at, min(call.now, subscription.ended_at or call.now))
         features, used = await catalog.feature_terms(connection, subscription.plan_id, at, at), {}

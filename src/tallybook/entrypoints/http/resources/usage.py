@@ -11,6 +11,7 @@ from tallybook.entrypoints.http.routing import HotCall, Operation
 from tallybook.flows import check, correction, usage
 from tallybook.flows.usage import Settled, Source
 from tallybook.receive import events as receive
+from tallybook.receive.model import Event
 
 SINGLE_BYTES_MAX = 16_384
 BATCH_BYTES_MAX = 262_144
@@ -161,6 +162,9 @@ class UsageBatch(msgspec.Struct, rename="camel", kw_only=True):
 async def track(call: HotCall) -> usage_wire.Json:
     """POST /usage/events. A repeat is a 409 that carries the original, or the original answer when the request is a replay."""
     event = receive.parse_one(call.body)
+    if call.is_older:
+        event = receive.whenever(event)
+    call.spend(call.key.id, 1)
     [result] = await usage.track(call.services, Source(call.tenant, call.idempotency_key), [event])
     metrics.count_usage([result])
     status, failure = usage_wire.status(result)
@@ -181,6 +185,9 @@ def _duplicate(settled: Settled) -> errors.Conflict:
 async def track_batch(call: HotCall) -> usage_wire.Json:
     """POST /usage/events/batch. Always one result per event; an error of one never costs another."""
     events = receive.parse_batch(call.body)
+    if call.is_older:
+        events = [receive.whenever(event) if isinstance(event, Event) else event for event in events]
+    call.spend(call.key.id, len(events))
     results = await usage.track(call.services, Source(call.tenant, call.idempotency_key, is_batch=True), events)
     metrics.count_usage(results)
     return usage_wire.batch(results, livemode=call.tenant.livemode)
@@ -195,6 +202,7 @@ async def check_usage(call: HotCall) -> usage_wire.Json:
 async def set_usage(call: HotCall) -> usage_wire.Json:
     """PUT /usage. The till remembers the Idempotency-Key, so it needs no stored response."""
     wanted = receive.parse_set(call.body)
+    call.spend(call.key.id, 1)
     corrected = await correction.set_period_total(call.services, call.tenant, wanted, call.idempotency_key)
     return usage_wire.adjustment(corrected, wanted, livemode=call.tenant.livemode)
 

@@ -61,8 +61,10 @@ class RecordedUsageEvent(msgspec.Struct, rename="camel", kw_only=True):
 async def get(call: Call) -> RecordedUsageEvent:
     """A usage event."""
     event = await booked_events.find(call.services, call.connection, call.tenant, call.path["id"])
-    taken_back = await events.void_of(call.connection, event)
-    shown = None if taken_back is None else EventVoid(reason=taken_back.record.reason, voided_at=clock.iso(taken_back.accepted_at))
+    taken_back = await booked_events.void_of(call.services, call.connection, event)
+    shown = (
+        None if taken_back is None else EventVoid(reason=taken_back.record.reason, voided_at=clock.iso(taken_back.accepted_at))
+    )
     return _wire(event, await events.names(call.connection, event), shown)
 
 
