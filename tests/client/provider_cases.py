@@ -6,7 +6,8 @@ is turned into plain values, so that a tracked client and a plain one can be com
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Protocol, cast
 
 import pytest
@@ -69,9 +70,10 @@ async def take(stream: Any, most: int | None = None) -> list[Any]:
 
 
 async def close(stream: Any) -> None:
-    """Close a stream the way it has."""
-    method = getattr(stream, "aclose", None) or stream.close
-    await anyhow(method())
+    """Close a stream the way it has; forget one that has none."""
+    method = (getattr(stream, "aclose", None) if hasattr(stream, "__anext__") else None) or getattr(stream, "close", None)
+    if method is not None:
+        await anyhow(method())
 
 
 async def shut(client: Any) -> None:
@@ -132,7 +134,7 @@ class OpenAIChat:
         while True:
             answers.append(await anyhow(self.create(client, messages, tools=self.tools)))
             message = answers[-1].choices[0].message
-            messages.append(message.to_dict())
+            messages.append(message.to_dict() if hasattr(message, "to_dict") else message.model_dump())
             if not message.tool_calls:
                 return answers
             messages += [{"role": "tool", "tool_call_id": call.id, "content": "jumps"} for call in message.tool_calls]
@@ -217,7 +219,152 @@ class Gemini:
         return type(item).__name__, item.model_dump(mode="json", exclude={"sdk_http_response"})
 
 
-CASES: tuple[Case, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages(), Gemini())
+class LiteLLM(OpenAIChat):
+    """The module itself is the client; where it sends to is an argument of each call."""
+
+    name = "litellm openai"
+    model = "openai/gpt-4o"
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+        module = package("litellm")
+        module.suppress_debug_info = True
+        self.target = {"api_base": f"{fake.url}/v1", "api_key": "x", "num_retries": 2}
+        self.is_async = is_async
+        return module
+
+    def create(self, client: Any, messages: list[Json] | None = None, **more: Any) -> Any:
+        function = client.acompletion if self.is_async else client.completion
+        return function(model=self.model, messages=messages or [{"role": "user", "content": ASK}], **self.target, **more)
+
+    def seen(self, item: Any) -> Any:
+        return type(item).__name__, without_time(item.model_dump(mode="json"))
+
+
+class LiteLLMAnthropic(LiteLLM):
+    name = "litellm anthropic"
+    model = "anthropic/claude-sonnet-4-6"
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        module = super().client(fake, is_async=is_async)
+        self.target["api_base"] = fake.url
+        return module
+
+
+class PydanticAI:
+    """The agent is the client; it runs the loop with the tool by itself."""
+
+    name = "pydantic-ai openai"
+
+    def model(self, fake: FakeProvider) -> Any:
+        sdk = package("openai").AsyncOpenAI(api_key="x", base_url=f"{fake.url}/v1")
+        provider = package("pydantic_ai.providers.openai").OpenAIProvider(openai_client=sdk)
+        return package("pydantic_ai.models.openai").OpenAIChatModel("gpt-4o", provider=provider)
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        assert is_async, "pydantic-ai's sync form runs the async one"
+        return package("pydantic_ai").Agent(self.model(fake))
+
+    async def call(self, client: Any) -> Any:
+        return (await client.run(ASK)).output
+
+    async def stream(self, client: Any) -> Any:
+        return pydantic_texts(client)
+
+    async def loop(self, client: Any) -> list[Any]:
+        def look_up(what: str) -> str:
+            return f"{what} jumps"
+
+        toolset = package("pydantic_ai.toolsets").FunctionToolset([look_up])
+        return [(await client.run(ASK, toolsets=[toolset])).output]
+
+    def seen(self, item: Any) -> Any:
+        return item
+
+
+async def pydantic_texts(agent: Any) -> AsyncGenerator[str]:
+    async with agent.run_stream(ASK) as result:
+        async for text in result.stream_text(delta=True, debounce_by=None):
+            yield text
+
+
+class PydanticAIAnthropic(PydanticAI):
+    name = "pydantic-ai anthropic"
+
+    def model(self, fake: FakeProvider) -> Any:
+        sdk = package("anthropic").AsyncAnthropic(api_key="x", base_url=fake.url)
+        provider = package("pydantic_ai.providers.anthropic").AnthropicProvider(anthropic_client=sdk)
+        return package("pydantic_ai.models.anthropic").AnthropicModel("claude-sonnet-4-6", provider=provider)
+
+
+class PydanticAIGoogle(PydanticAI):
+    name = "pydantic-ai google"
+
+    def model(self, fake: FakeProvider) -> Any:
+        provider = package("pydantic_ai.providers.google").GoogleProvider(client=Gemini().client(fake, is_async=True))
+        return package("pydantic_ai.models.google").GoogleModel("gemini-flash-latest", provider=provider)
+
+
+class LangChain:
+    name = "langchain openai"
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        self.is_async = is_async
+        return package("langchain_openai").ChatOpenAI(model="gpt-4o", api_key="x", base_url=f"{fake.url}/v1", max_retries=2)
+
+    async def call(self, client: Any) -> Any:
+        return await client.ainvoke(ASK) if self.is_async else client.invoke(ASK)
+
+    async def stream(self, client: Any) -> Any:
+        return client.astream(ASK) if self.is_async else client.stream(ASK)
+
+    async def loop(self, client: Any) -> list[Any]:
+        core = package("langchain_core.messages")
+        bound = client.bind_tools([{"name": "look_up", "description": "Look something up.", "parameters": TOOL}])
+        messages: list[Any] = [core.HumanMessage(ASK)]
+        while True:
+            answer = await bound.ainvoke(messages) if self.is_async else bound.invoke(messages)
+            messages.append(answer)
+            if not answer.tool_calls:
+                return [each for each in messages if each.type == "ai"]
+            messages += [core.ToolMessage("jumps", tool_call_id=call["id"]) for call in answer.tool_calls]
+
+    def seen(self, item: Any) -> Any:
+        return type(item).__name__, without_run_id(item.model_dump(mode="json"))
+
+
+class LangChainAnthropic(LangChain):
+    name = "langchain anthropic"
+
+    def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        self.is_async = is_async
+        return package("langchain_anthropic").ChatAnthropic(model="claude-sonnet-4-6", api_key="x", base_url=fake.url, max_retries=2)
+
+
+def without_run_id(message: Json) -> Json:
+    """A message without the id that LangChain gives each run."""
+    return {**message, "id": str(message["id"]).startswith("lc_run-") or message["id"]}
+
+
+def without_time(answer: Json) -> Json:
+    """An answer without the id and the times that litellm makes up."""
+    own = ("id", "created") if str(answer["id"]).count("-") > 1 else ("created",)
+    return {name: value for name, value in answer.items() if name not in own}
+
+
+CASES: tuple[Case, ...] = (
+    OpenAIChat(),
+    OpenAIResponses(),
+    AnthropicMessages(),
+    Gemini(),
+    LiteLLM(),
+    LiteLLMAnthropic(),
+    PydanticAI(),
+    PydanticAIAnthropic(),
+    PydanticAIGoogle(),
+    LangChain(),
+    LangChainAnthropic(),
+)
 
 
 def names(cases: Iterable[Case]) -> list[str]:

@@ -16,6 +16,10 @@ from tests.support.recorded import RecordedEvent, recorded_events_now
 from tests.support.service import Account
 
 Way = Callable[[Case, Any, FakeProvider], Awaitable[list[Any]]]
+pytestmark = [
+    # google-genai derives a class from aiohttp's session
+    pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
+]
 METER = MeterSettings(linger_s=0.005)
 _customers = itertools.count(2)
 
@@ -98,6 +102,11 @@ def owner(case: Case) -> str | None:
     return "openai" if "openai" in case.name else None
 
 
+def known_id(event_id: str | None) -> str | None:
+    """The event id, as far as it is the provider's: litellm gives answers of others than OpenAI ids of its own."""
+    return None if event_id is None or event_id.count("-") > 2 else event_id
+
+
 def line(event: RecordedEvent) -> tuple[Any, ...]:
     return (
         event.event_id,
@@ -130,6 +139,8 @@ def new_customer(account: Account) -> str:
 async def test_the_caller_sees_no_difference_and_every_token_is_recorded_once(
     case: Case, way: Way, shared_account: Account, *, is_async: bool
 ) -> None:
+    if not is_async and case.name.startswith("pydantic-ai"):
+        pytest.skip("pydantic-ai's sync form runs the async one in a loop of its own")
     customer, problems = new_customer(shared_account), list[Problem]()
     without = await seen_without(way, case, is_async=is_async)
     kind = AsyncTallybook if is_async else Tallybook

@@ -392,14 +392,3 @@ async def test_of_workers_that_find_a_sync_due_at_once_one_syncs(database: Pool,
     reports = await asyncio.gather(*(sync.sync_if_due(database, source, NOW) for _ in range(4)))
     assert [report.status for report in reports if report is not None] == [SyncStatus.PUBLISHED]
     assert await count(database, "ai_model_syncs") == 1
-
-
-async def test_the_status_tells_the_last_attempt_and_the_last_good_one(database: Pool, tmp_path: Path) -> None:
-    await run_sync(database, tmp_path, PRICES)
-    await sync.note_failure(database, "somewhere", "it broke", LATER)
-    async with postgres.snapshot(database) as connection:
-        found = await actions.catalog_status(connection)
-    assert found.last is not None
-    assert (found.last.status, found.last.error) == (SyncStatus.FAILED, "it broke")
-    assert found.good is not None
-    assert (found.good.status, found.good.started_at) == (SyncStatus.PUBLISHED, NOW)

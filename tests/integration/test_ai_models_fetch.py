@@ -115,3 +115,23 @@ async def test_a_sync_asks_with_the_etag_it_kept(database: Pool, address: str) -
     assert (second.models, second.digest) == (1, first.digest)
     etags = [row["etag"] for row in await database.fetch("SELECT etag FROM ai_model_syncs ORDER BY id")]
     assert etags == ['"v1"'] * 3
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("https://user:secret@list.example/v1/models", "https://list.example/v1/models"),
+        ("https://list.example/v1/models?x=1", "https://list.example/v1/models?x=1"),
+        ("/srv/private/list.json", "list.json"),
+    ],
+)
+def test_a_source_is_shown_without_what_is_nobodys_business(source: str, shown: str) -> None:
+    assert fetch.shown(source) == shown
+
+
+async def test_an_error_names_neither_password_nor_path() -> None:
+    for source in ("http://user:secret@127.0.0.1:1/list", "/no/such/folder/list.json"):
+        with pytest.raises(fetch.FetchError) as raised:
+            await fetch.fetch(source, timeout_s=2)
+        assert "secret" not in str(raised.value)
+        assert "folder" not in str(raised.value)

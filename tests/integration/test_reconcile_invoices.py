@@ -27,6 +27,8 @@ INSERT INTO invoice_lines (
 SELECT id, 0, 'balance_overage', 'beyond', '1.b.1761955200', 1000000000, 45000000, 4, 45000000, 45000000 FROM invoices
 UNION ALL
 SELECT id, 1, 'feature_overage', 'beyond', '1.f3.1761955200', 2500000000, 100000000, 25, 250000000, 2500000000 FROM invoices;
+INSERT INTO overage_decisions (customer_id, pool, tenant_id, verdict, overage_nano)
+SELECT id, '1.f3.1761955200', tenant_id, 'billed', 2500000000 FROM customers;
 """
 _BILL_IT_TWICE = """
 INSERT INTO invoice_lines (
@@ -64,7 +66,7 @@ async def test_invoiced_overage_and_overage_that_is_still_open_make_up_what_is_b
     assert report.is_clean
     found = {one.what: (one.left, one.right) for one in report.sums}
     assert found["balance overage = invoiced + open (nano-USD)"] == (45_000_400, 45_000_400)
-    assert found["feature overage of invoiced pools = invoiced (nano-units)"] == (2_500_000_000, 2_500_000_000)
+    assert found["feature overage of closed periods = invoiced + waived (nano-units)"] == (2_500_000_000, 2_500_000_000)
     assert found["invoice totals = their lines (cents)"] == (29, 29)
 
 
@@ -74,7 +76,12 @@ _TAMPERED = [
     ("UPDATE invoice_lines SET exact_nano = 250000001 WHERE position = 1", "invoice lines rounded right"),
     ("UPDATE invoice_lines SET overage_nano = 44999999 WHERE position = 0", "balance overage = invoiced + open (nano-USD)"),
     ("DELETE FROM invoice_lines WHERE position = 0", "balance overage = invoiced + open (nano-USD)"),
-    ("UPDATE invoice_lines SET overage_nano = 3 WHERE position = 1", "feature overage of invoiced pools = invoiced (nano-units)"),
+    (
+        "UPDATE invoice_lines SET overage_nano = 3 WHERE position = 1",
+        "feature overage of closed periods = invoiced + waived (nano-units)",
+    ),
+    ("DELETE FROM invoice_lines WHERE position = 1", "feature overage of closed periods = invoiced + waived (nano-units)"),
+    ("DELETE FROM overage_decisions", "feature overage of closed periods = invoiced + waived (nano-units)"),
     (_BILL_IT_TWICE, "balance overage = invoiced + open (nano-USD)"),
 ]
 

@@ -14,6 +14,7 @@ import pytest
 from tallybook.core.usage_log import place
 from tallybook.reports import store
 from tallybook.reports.composition import Source
+from tallybook.reports.model import Question, ReportName
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Row
 from tallybook.storage.redis import Redis
@@ -137,7 +138,9 @@ def as_integers(row: Json, names: Mapping[str, int]) -> dict[str, int]:
     return {name: row[name] if isinstance(row[name], int) else int(Decimal(row[name]) * NANO) for name in names}
 
 
-async def check(books: Books, report: str, group_by: str, zone: str = "UTC", limit: int = 1000, **params: str) -> list[Json]:
+async def check(
+    books: Books, report: str, group_by: str, zone: str = "UTC", *, page_rows: int = 1000, **params: str
+) -> list[Json]:
     """A report's rows are what raw events say, and its totals the sum of its rows."""
     words = [word for word in group_by.split(",") if word]
     starts_at, ends_at = (
@@ -158,7 +161,7 @@ async def check(books: Books, report: str, group_by: str, zone: str = "UTC", lim
 
     times = {"from": f"{report_book.FROM:%Y-%m-%d}", "to": f"{report_book.TO:%Y-%m-%d}"}
     rows, totals = await books.every_page(
-        f"/reports/{report}", **{**times, **params}, groupBy=group_by, timeZone=zone, limit=str(limit)
+        f"/reports/{report}", **{**times, **params}, groupBy=group_by, timeZone=zone, limit=str(page_rows)
     )
     expected = recomputed(books, report, words, zone, wanted)
     names = next(iter(expected.values()))
@@ -216,7 +219,7 @@ async def test_a_report_is_what_the_raw_events_say_whatever_it_is_grouped_by(boo
 )
 @pytest.mark.parametrize("report", ["usage", "ai-costs"])
 async def test_filters_leave_out_what_the_raw_events_say(books: Books, report: str, filters: dict[str, str]) -> None:
-    await check(books, report, "customerId", "America/New_York", **filters)
+    await check(books, report, "customerId", "America/New_York", page_rows=1000, **filters)
 
 
 async def test_a_customer_is_found_by_both_of_its_names(books: Books) -> None:
@@ -235,7 +238,7 @@ async def test_a_customer_is_found_by_both_of_its_names(books: Books) -> None:
 @pytest.mark.parametrize("words", ["day", "customerId,model", "property:region,customerId"])
 async def test_pages_put_together_are_the_whole_report(books: Books, words: str) -> None:
     """Mutant: a page that begins with the last row of the one before, or after the row that follows it."""
-    await check(books, "usage", words, limit=3)
+    await check(books, "usage", words, page_rows=3)
 
 
 async def test_a_day_in_which_clocks_are_set_has_23_or_25_hours(books: Books) -> None:
@@ -276,7 +279,8 @@ async def test_a_price_for_several_models_is_told_apart_by_the_raw_events(books:
     """Mutant: the model of an hour is the pattern of its price row."""
     tenant = books.made.tenant.id
     price = await books.database.fetchval(
-        "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) VALUES ($1, 'o*', '{}', $2, $2) RETURNING id",
+        "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) "
+        "VALUES ($1, 'o*', '{}', $2, $2) RETURNING id",
         *(tenant, report_book.FROM),
     )
     changed = "UPDATE {} SET price_id = $2 WHERE tenant_id = $1 AND price_id = $3"
@@ -299,9 +303,9 @@ async def test_hourly_totals_answer_wherever_they_are_exact(books: Books) -> Non
     assert sources == [Source.HOURS, Source.HOURS, Source.HOURS, Source.EVENTS, Source.EVENTS, Source.EVENTS, Source.EVENTS]
 
 
-def _questions(books: Books) -> Iterator[store.Question]:
-    def asked(zone: str = "UTC", *words: str, report: Any = "usage", start: datetime = report_book.FROM) -> store.Question:
-        return store.Question(books.made.tenant, report, start, report_book.TO, zone, words)
+def _questions(books: Books) -> Iterator[Question]:
+    def asked(zone: str = "UTC", *words: str, report: ReportName = "usage", start: datetime = report_book.FROM) -> Question:
+        return Question(books.made.tenant, report, start, report_book.TO, zone, words)
 
     yield asked("UTC", "customerId", "day")
     yield asked("Europe/Berlin", "planCode", "week")
@@ -390,14 +394,15 @@ async def test_events_are_listed_newest_first_by_every_filter(books: Books) -> N
     assert len(rows) == sum(1 for _ in usage(books))
     moments = [row["occurredAt"] for row in rows]
     assert moments == sorted(moments, reverse=True)
-    for params, expected in (
-        ({"model": "own-model"}, lambda row: row["model"] == "own-model"),
-        ({"provider": "openai"}, lambda row: str(row["model"]).startswith("openai/")),
-        ({"planCode": "plan_credits"}, lambda row: row["planCode"] == "plan_credits"),
-        ({"featureCode": "exports"}, lambda row: row["featureCode"] == "exports"),
-        ({"kind": "void"}, lambda row: row["kind"] == "void"),
-    ):
+    tests: list[tuple[dict[str, str], str, Callable[[str], bool]]] = [
+        ({"model": "own-model"}, "model", lambda value: value == "own-model"),
+        ({"provider": "openai"}, "model", lambda value: str(value).startswith("openai/")),
+        ({"planCode": "plan_credits"}, "planCode", lambda value: value == "plan_credits"),
+        ({"featureCode": "exports"}, "featureCode", lambda value: value == "exports"),
+        ({"kind": "void"}, "kind", lambda value: value == "void"),
+    ]
+    for params, name, wanted in tests:
         found, _ = await books.every_page("/usage/events", limit="1000", **times, **params)
-        assert [row["id"] for row in found] == [row["id"] for row in rows if expected(row)], params
+        assert [row["id"] for row in found] == [row["id"] for row in rows if wanted(row[name])], params
     corrections, _ = await books.every_page("/usage/events", limit="1000", kind="adjustment,set", **times)
     assert len(corrections) == sum(row["kind"] in (1, 2) for row in books.events) > 0

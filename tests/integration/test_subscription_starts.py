@@ -54,7 +54,7 @@ async def test_a_subscription_begins_with_the_plan_as_it_is_even_if_that_changed
     world.clock.shows = billing.at("2026-11-20T09:00:00.900000")
     subscription = await world.subscribe("pro")
     found = await world.ask("GET", "/feature-access/api_calls", params={"customerId": subscription["customer"]})
-    assert found["consumption"]["included"] == 10
+    assert found["consumption"]["includedUnits"] == 10
 
 
 def used(shown: Json) -> list[float]:
@@ -80,7 +80,7 @@ async def test_a_subscription_of_the_same_second_starts_with_nothing_used(world:
     shown = await world.ask("GET", f"/subscriptions/{second['id']}")
     assert (used(shown), shown["credits"]["remaining"]) == ([2], 80)
     access = await world.ask("GET", "/feature-access/images", params={"customerId": first["customer"]})
-    assert access["consumption"]["used"] == 2, access
+    assert access["consumption"]["unitsUsed"] == 2, access
 
 
 async def test_a_subscription_that_is_dated_back_to_the_start_of_the_one_before_shows_its_own_usage(world: World) -> None:

@@ -207,6 +207,13 @@ async def make_services(database: postgres.Pool, client: Redis, clock: HandClock
     return found
 
 
+async def forget_everything(database: postgres.Pool, client: Redis) -> None:
+    """Empty both stores, so that sums over everything are about one test."""
+    await client.execute_command("FLUSHALL")
+    tables = "organizations, installation, log_offsets, usage_events, usage_hourly, pool_balances, pool_ledger"
+    await database.execute(f"TRUNCATE {tables} CASCADE")
+
+
 @contextlib.asynccontextmanager
 async def world(database: postgres.Pool, client: Redis) -> AsyncGenerator[World]:
     """A new organization on a served API; its real clock shows 20 November 2026, 9 o'clock."""

@@ -46,7 +46,7 @@ class Catalog:
     tenant: Tenant
     clients: tuple[Client, ...]
     features: dict[str, int]
-    prices: dict[str, tuple[int, ...]]
+    prices: dict[str, list[int]]
 
 
 async def catalog(connection: postgres.Connection, tenant: Tenant) -> Catalog:
@@ -101,15 +101,15 @@ async def _client(
     return Client(row, public_id, tuple(subscriptions))
 
 
-async def _prices(connection: postgres.Connection, tenant: Tenant, model: str) -> tuple[int, ...]:
+async def _prices(connection: postgres.Connection, tenant: Tenant, model: str) -> list[int]:
     if "/" not in model:
-        return (
+        return [
             await connection.fetchval(
                 "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) VALUES ($1, $2, '{}', $3, $3) "
                 "RETURNING id",
                 *(tenant.id, model, FROM),
-            ),
-        )
+            )
+        ]
     await connection.execute(
         "INSERT INTO ai_models (id, provider, name, type, added_at) VALUES ($1, split_part($1, '/', 1), $1, 'language', $2) "
         "ON CONFLICT DO NOTHING",
@@ -122,7 +122,7 @@ async def _prices(connection: postgres.Connection, tenant: Tenant, model: str) -
             moment,
         )
     rows = await connection.fetch("SELECT id FROM ai_model_prices WHERE model_id = $1 ORDER BY effective_from", model)
-    return tuple(row["id"] for row in rows)
+    return [row["id"] for row in rows]
 
 
 def records(made: Catalog, number: int, rng: random.Random, spread: Callable[[random.Random], datetime]) -> list[Record]:

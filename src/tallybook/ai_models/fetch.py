@@ -9,6 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 BYTES_MAX = 16 * 1024 * 1024
 """The list has 170 kB today; anything a hundred times as large is something else."""
@@ -40,6 +41,17 @@ def is_address(source: str) -> bool:
     return _ADDRESS.match(source) is not None
 
 
+def shown(source: str) -> str:
+    """A source as it may be told to anybody: an address without a user or password in it, of a file the bare name."""
+    if not is_address(source):
+        return Path(source).name
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        return "an address that is none"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 async def fetch(source: str, etag: str | None = None, *, timeout_s: float = TIMEOUT_S) -> Fetched:
     """Read a source in a thread of its own. Raises FetchError; reads no more than BYTES_MAX and no longer than `timeout_s`."""
     return await asyncio.to_thread(fetch_now, source, etag, timeout_s=timeout_s)
@@ -54,7 +66,7 @@ def fetch_now(source: str, etag: str | None = None, *, timeout_s: float = TIMEOU
         with Path(source).open("rb") as file:
             return Fetched(_bounded(file, deadline))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise FetchError(f"{source}: {error or type(error).__name__}") from error
+        raise FetchError(f"{shown(source)}: {_reason(error)}") from error
 
 
 def _from_address(source: str, etag: str | None, deadline: float) -> Fetched:
@@ -67,7 +79,12 @@ def _from_address(source: str, etag: str | None, deadline: float) -> Fetched:
         with error:
             if error.code == _NOT_MODIFIED and etag:
                 return Fetched(None, etag)
-            raise FetchError(f"{source}: answered {error.code} {error.reason}") from error
+            raise FetchError(f"{shown(source)}: answered {error.code} {error.reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What happened, without the path that the operating system repeats."""
+    return (error.strerror if isinstance(error, OSError) else str(error)) or str(error) or type(error).__name__
 
 
 def _bounded(stream: _Readable, deadline: float) -> bytes:

@@ -1,4 +1,4 @@
--- The only SQL that touches ai_models, ai_model_prices, ai_model_aliases, ai_price_overrides, ai_model_syncs, ai_model_changes and ai_catalog_version.
+-- The only SQL that writes ai_models, ai_model_prices, ai_model_aliases, ai_price_overrides, ai_model_syncs, ai_model_changes and ai_catalog_version; subscriptions read the last with a customer's terms.
 
 -- name: lock_catalog
 -- Waits for the right to change the catalog, held to the end of the transaction.

@@ -12,6 +12,10 @@ WHERE tenant_id = $1 AND (public_id = $2 OR code = $2) AND deleted_at IS NULL
 ORDER BY (public_id = $2) DESC
 LIMIT 1;
 
+-- name: known_feature_codes
+-- Which of these codes are features.
+SELECT code FROM features WHERE tenant_id = $1 AND code = ANY ($2::text[]) AND deleted_at IS NULL;
+
 -- name: hold_feature
 -- The same feature as feature_by_reference, held by this transaction until it ends.
 SELECT * FROM features

@@ -1,7 +1,7 @@
 """The catalog in the book."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any, TypeVar
@@ -39,6 +39,11 @@ _Kind = TypeVar("_Kind", Feature, Plan, FeatureSettings, PriceAmounts)
 async def feature_by_reference(connection: Connection, tenant: Tenant, reference: str) -> Feature | None:
     """The feature in the catalog that `feat_…` or a code names."""
     return await _feature(connection, "feature_by_reference", tenant, reference)
+
+
+async def known_codes(connection: Connection, tenant: Tenant, codes: Iterable[str]) -> frozenset[str]:
+    """Those of the codes that a feature in the catalog has."""
+    return frozenset(row["code"] for row in await connection.fetch(_SQL["known_feature_codes"], tenant.id, list(codes)))
 
 
 async def hold_feature(connection: Connection, tenant: Tenant, reference: str) -> Feature | None:

@@ -153,7 +153,7 @@ def _is_refusal(error: redis.RedisError) -> bool:
 
 def unanswered(error: Exception) -> errors.Unavailable:
     """What a caller is told when Redis said nothing, or could not."""
-    if str(error).startswith("OOM"):
+    if "OOM" in str(error) or "maxmemory" in str(error):
         return errors.Unavailable("till_full", "Redis has no memory left, so nothing was recorded.", retry_after_s=5)
     return errors.Unavailable("till_unavailable", f"Redis did not answer ({type(error).__name__}); send the same ids again.")
 

@@ -61,6 +61,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("work", "run a worker: rollups, period close, deliveries, catalog sync", "tallybook.cli.work"),
     Command("keys", "make, list and revoke API keys", "tallybook.cli.keys"),
     Command("models", "look after the AI model catalog", "tallybook.cli.models"),
+    Command("report", "usage, AI costs, revenue and margin as tables and files; a month's close", "tallybook.cli.report"),
     Command("migrate", "bring the database to this version's schema", "tallybook.cli.migrate"),
     Command("rebuild", "make the till anew from the book, after Redis was lost", "tallybook.cli.rebuild"),
     Command("pools", "see and thaw customers that are frozen because their pools did not reconcile", "tallybook.cli.pools"),

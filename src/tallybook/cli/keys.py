@@ -22,13 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     create = verbs.add_parser("create", help="make a key and print it, once")
-    _add_tenant(create)
+    add_tenant(create)
     create.add_argument("--name", default="command line", help="what the key is for")
     create.add_argument(
         "--expires-in-days", type=int, help=f"1 to {rules.EXPIRES_IN_DAYS_MAX}; without it the key does not expire"
     )
     create.add_argument("--new-organization", metavar="NAME", help="make an organization of this name and a key for it")
-    _add_tenant(verbs.add_parser("list", help="list keys that were not revoked"))
+    add_tenant(verbs.add_parser("list", help="list keys that were not revoked"))
     revoke = verbs.add_parser("revoke", help="make a key useless, everywhere within five seconds")
     revoke.add_argument("key", help="the key's id (key_…), as `list` shows it")
 
@@ -53,7 +53,7 @@ async def _run(url: str, arguments: argparse.Namespace, now: datetime) -> Sequen
 
 
 async def _create(connection: Connection, arguments: argparse.Namespace, now: datetime) -> Sequence[str]:
-    tenant = await _tenant(connection, arguments)
+    tenant = await tenant_of(connection, arguments)
     made = await actions.create_api_key(
         connection, tenant, now, arguments.name, expires_in_days=arguments.expires_in_days, creator=None
     )
@@ -61,7 +61,7 @@ async def _create(connection: Connection, arguments: argparse.Namespace, now: da
 
 
 async def _list(connection: Connection, arguments: argparse.Namespace, now: datetime) -> Sequence[str]:
-    tenant = await _tenant(connection, arguments)
+    tenant = await tenant_of(connection, arguments)
     keys = await actions.list_api_keys(connection, tenant, limit=_LISTED_MAX)
     return [
         _described(key, tenant) + ("  EXPIRED" if key.expires_at is not None and key.expires_at <= now else "") for key in keys
@@ -79,7 +79,7 @@ async def _revoke(connection: Connection, arguments: argparse.Namespace, now: da
 _VERBS = {"create": _create, "list": _list, "revoke": _revoke}
 
 
-async def _tenant(connection: Connection, arguments: argparse.Namespace) -> Tenant:
+async def tenant_of(connection: Connection, arguments: argparse.Namespace) -> Tenant:
     """The organization and mode asked for; the only organization needs no naming."""
     if getattr(arguments, "new_organization", None) is not None:
         live, sandbox = await actions.create_organization(connection, arguments.new_organization)
@@ -99,7 +99,8 @@ async def _only_organization(connection: Connection) -> str:
     raise errors.NotFound("organization_not_found", f"Say which with --organization: {listed}.")
 
 
-def _add_tenant(parser: argparse.ArgumentParser) -> None:
+def add_tenant(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say which organization and mode."""
     parser.add_argument("--organization", help="org_…; not needed when there is only one")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--live", action="store_true", default=False, help="the live mode")

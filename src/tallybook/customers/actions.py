@@ -58,7 +58,9 @@ async def update(connection: Connection, tenant: Tenant, now: datetime, referenc
     return updated
 
 
-async def set_ai_margin(connection: Connection, tenant: Tenant, now: datetime, reference: str, margin_bps: int | None) -> Customer:
+async def set_ai_margin(
+    connection: Connection, tenant: Tenant, now: datetime, reference: str, margin_bps: int | None
+) -> Customer:
     """Let the customer's AI usage carry this margin (basis points) instead of its plan's, from the next event on; None: its plan's.
 
     Raises NotFound (`customer_not_found`).

@@ -8,6 +8,7 @@ from tallybook.catalog.model import FeatureTerms
 from tallybook.charge.till import CustomerView
 from tallybook.core import clock, errors, pools
 from tallybook.core.tenant import Tenant
+from tallybook.flows import price_event, unknown_features
 from tallybook.flows.services import Services
 from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Terms
 
@@ -102,6 +103,22 @@ async def _standing(services: Services, terms: Terms) -> Standing | None:
     if period is None:
         return None
     return Standing(terms, subscription, period, view, now)
+
+
+async def usable_feature(services: Services, standing: Standing, code: str) -> FeatureTerms:
+    """The feature if usage can be sent for it. Raises BillingError, or NotFound `feature_not_found` when nobody has it."""
+    try:
+        return price_event.usable_feature(code, standing.period)
+    except errors.BillingError as refusal:
+        raise await unknown_features.told_apart(services, standing.terms.tenant, refusal, code) from None
+
+
+async def feature(services: Services, standing: Standing, code: str) -> FeatureTerms:
+    """The feature as the plan has it, of any type. Raises as `usable_feature` for one that the plan lacks."""
+    found = standing.period.features.get(code)
+    if found is not None:
+        return found
+    raise await unknown_features.told_apart(services, standing.terms.tenant, price_event.not_in_plan(code), code)
 
 
 def features(standing: Standing) -> Sequence[FeatureTerms]:

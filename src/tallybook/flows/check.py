@@ -23,9 +23,9 @@ class Answer:
 
 
 async def check(services: Services, tenant: Tenant, wanted: Check) -> Answer:
-    """Weigh a proposed usage. Raises as `price_event.price` does; an exhausted pool is an answer, not an error."""
+    """Weigh a proposed usage. Raises as `price_event.price` and `access.usable_feature` do; an exhausted pool is an answer."""
     standing = await access.standing(services, tenant, wanted.customer_id)
-    feature = price_event.usable_feature(wanted.feature_code, standing.period)
+    feature = await access.usable_feature(services, standing, wanted.feature_code)
     paying = Paying(standing.terms, standing.subscription, standing.period, feature)
     take = price_event.take_from_pool(wanted, paying, services.book, clock.to_ms(standing.now))
     left = standing.left(take.pool, take.opening)

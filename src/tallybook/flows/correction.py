@@ -4,11 +4,12 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
+from tallybook.catalog.model import FeatureTerms
 from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome
 from tallybook.core import clock, errors, ids, pools, usage_log
 from tallybook.core.tenant import Tenant
-from tallybook.flows import access, freezing, price_event
+from tallybook.flows import access, freezing
 from tallybook.flows.access import Standing
 from tallybook.flows.services import Services
 from tallybook.receive.model import PeriodTotal
@@ -32,12 +33,13 @@ async def set_period_total(services: Services, tenant: Tenant, wanted: PeriodTot
     """Set the running period's total; the till does it in one step, whatever arrives meanwhile.
 
     `key` makes a repeat the same correction. Raises BillingError for a plan that is not metered or a total over a hard limit,
-    and as `access.standing` does.
+    and as `access.standing` and `access.usable_feature` do.
     """
     identity = f"\x01set\x01{key or secrets.token_hex(16)}"
     for _ in range(_ATTEMPTS):
         standing = await access.standing(services, tenant, wanted.customer_id)
-        charge = _charge(standing, wanted, identity)
+        feature = await access.usable_feature(services, standing, wanted.feature_code)
+        charge = _charge(standing, feature, wanted, identity)
         [receipt] = await services.till.charge([charge])
         if receipt.outcome is not Outcome.STALE:
             break
@@ -62,8 +64,7 @@ async def set_period_total(services: Services, tenant: Tenant, wanted: PeriodTot
     )
 
 
-def _charge(standing: Standing, wanted: PeriodTotal, identity: str) -> Charge:
-    feature = price_event.usable_feature(wanted.feature_code, standing.period)
+def _charge(standing: Standing, feature: FeatureTerms, wanted: PeriodTotal, identity: str) -> Charge:
     if standing.subscription.consumption_model is not ConsumptionModel.METERED:
         message = f"Only metered features have a total to set; this plan's usage is paid from {standing.subscription.consumption_model}."
         raise errors.BillingError("pricing_mode_mismatch", message, param="featureCode")

@@ -104,13 +104,18 @@ def usable_feature(code: str, period: PeriodTerms) -> FeatureTerms:
     """The feature if usage can be sent for it. Raises BillingError otherwise."""
     feature = period.features.get(code)
     if feature is None:
-        raise errors.BillingError("feature_not_in_plan", f"Feature {code} is not in the customer's plan.", param="featureCode")
+        raise not_in_plan(code)
     if feature.type != "usage":
         message = f"Feature {code} is of type {feature.type}; usage events are for features of type usage."
         raise errors.BillingError("pricing_mode_mismatch", message, param="featureCode")
     if not feature.enabled:
         raise errors.BillingError("feature_disabled", f"Feature {code} is disabled in the customer's plan.", param="featureCode")
     return feature
+
+
+def not_in_plan(code: str) -> errors.BillingError:
+    """The plan lacks the feature; whether anybody has it is not known here."""
+    return errors.BillingError("feature_not_in_plan", f"Feature {code} is not in the customer's plan.", param="featureCode")
 
 
 def take_from_pool(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int) -> Take:

@@ -132,3 +132,51 @@ LEFT JOIN features AS ft ON 'f' || ft.id = split_part(b.pool, '.', 2)
 WHERE
     bp.tenant_id = $1 AND bp.state = 'open' AND ($2::bigint IS NULL OR s.customer_id = $2) AND ($3::text IS NULL OR p.code = $3)
 ORDER BY c.public_id, b.pool
+
+-- name: invoices_of_month
+-- Invoices of boundaries in a stretch of time, with all of their lines.
+SELECT
+    i.number, i.public_id AS invoice, c.public_id AS customer, c.external_id AS external, i.plan_name AS plan, i.status, i.type,
+    i.billed_at, i.period_start, i.period_end, i.issued_at, i.total_cents, l.position, l.line_type, ft.code AS feature, l.description,
+    l.quantity_nano, l.unit_price_nano, l.amount_cents, l.exact_nano, l.pool
+FROM invoices AS i
+INNER JOIN invoice_lines AS l ON l.invoice_id = i.id
+INNER JOIN customers AS c ON c.id = i.customer_id
+LEFT JOIN features AS ft ON ft.id = l.feature_id
+WHERE i.tenant_id = $1 AND i.billed_at >= $2 AND i.billed_at < $3
+ORDER BY i.number, l.position
+
+-- name: total_of_invoices
+-- What invoices of boundaries in a stretch of time ask for in all, by their own totals.
+SELECT count(*) AS invoices, coalesce(sum(total_cents), 0)::bigint AS cents
+FROM invoices
+WHERE tenant_id = $1 AND billed_at >= $2 AND billed_at < $3 AND status NOT IN ('draft', 'void')
+
+-- name: ledger_of_lines
+-- Per line of these invoices, what the ledger of the pool that it bills says: what is left, and what usage took.
+SELECT
+    l.line_type, l.unit_price_nano, l.exact_nano,
+    coalesce(sum(g.amount) FILTER (WHERE g.kind <> 'expiry'), 0) AS left_over,
+    coalesce(-sum(g.amount) FILTER (WHERE g.kind IN ('charge', 'void')), 0) AS charged
+FROM invoices AS i
+INNER JOIN invoice_lines AS l ON l.invoice_id = i.id
+LEFT JOIN pool_ledger AS g ON g.customer_id = i.customer_id AND g.pool = l.pool
+WHERE i.tenant_id = $1 AND i.billed_at >= $2 AND i.billed_at < $3 AND i.status NOT IN ('draft', 'void')
+GROUP BY i.id, l.position, l.line_type, l.unit_price_nano, l.exact_nano
+
+-- name: unbilled_periods
+-- Billing periods that ended before a time and are not billed yet.
+SELECT count(*) FROM billing_periods WHERE tenant_id = $1 AND ends_at < $2 AND state <> 'closed'
+
+-- name: statement_head
+-- An invoice and whom it is for.
+SELECT
+    i.id, i.number, i.status, i.total_cents, i.period_start, i.period_end, i.issued_at, i.due_at, i.plan_name, c.full_name, c.email,
+    c.external_id, c.public_id AS customer
+FROM invoices AS i
+INNER JOIN customers AS c ON c.id = i.customer_id
+WHERE i.tenant_id = $1 AND i.public_id = $2
+
+-- name: statement_lines
+-- The lines of an invoice, in order.
+SELECT line_type, description, quantity_nano, unit_price_nano, amount_cents FROM invoice_lines WHERE invoice_id = $1 ORDER BY position

@@ -6,7 +6,7 @@ import re
 import zoneinfo
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import cast
+from typing import NoReturn, cast
 
 import msgspec
 
@@ -27,10 +27,10 @@ _WORDS: dict[str, frozenset[str]] = {
     "top-customers": frozenset({"customerId"}),
 }
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _HOUR_S = 3600
 _PER_MILLION = 1_000_000
 _DIGITS = {Unit.NANO: 9, Unit.PICO: 12, Unit.BPS: 2}
-_PERCENT_SCALE = 100
 
 
 def group_words(report: str, text: str) -> tuple[str, ...]:
@@ -73,6 +73,18 @@ def month_bounds(year: int, month: int, in_zone: zoneinfo.ZoneInfo) -> tuple[dat
     first = date(year, month, 1)
     following = (first + timedelta(days=31)).replace(day=1)
     return local_midnight(first, in_zone), local_midnight(following, in_zone)
+
+
+def first_of_month(text: str) -> date:
+    """The first day of `2026-10`. Raises ValidationError for anything else."""
+    try:
+        return date.fromisoformat(f"{text}-01") if _MONTH.fullmatch(text) else _no_month(text)
+    except ValueError:
+        return _no_month(text)
+
+
+def _no_month(text: str) -> NoReturn:
+    raise errors.invalid("month", f"month is {text[:16]!r}; write it as 2026-10.")
 
 
 def is_date(text: str) -> bool:
@@ -190,10 +202,18 @@ def as_integers(row: dict[str, object]) -> RawRow:
     return cast("RawRow", kept)
 
 
-def shares(report: str, row: RawRow) -> dict[str, str | None]:
-    """What follows from a row and cannot be summed: the margin in percent of the charge, and of the cost."""
-    if report not in ("margin", "ai-costs"):
+SHARE_COLUMNS = (Column("marginPercent", Unit.BPS), Column("markupPercent", Unit.BPS))
+_WITH_SHARES = frozenset({"margin", "ai-costs"})
+
+
+def share_columns(report: str) -> tuple[Column, ...]:
+    """Columns that follow from others and cannot be summed: the margin in percent of the charge, and of the cost."""
+    return SHARE_COLUMNS if report in _WITH_SHARES else ()
+
+
+def shares(report: str, row: RawRow) -> dict[str, int | None]:
+    """The values of `share_columns`."""
+    if report not in _WITH_SHARES:
         return {}
     margin, cost, charge = (cast("int", row[name]) for name in ("margin", "cost", "charge"))
-    found = {"marginPercent": percent_of(margin, charge), "markupPercent": percent_of(margin, cost)}
-    return {name: None if bps is None else exact(bps, _DIGITS[Unit.BPS]) for name, bps in found.items()}
+    return {"marginPercent": percent_of(margin, charge), "markupPercent": percent_of(margin, cost)}

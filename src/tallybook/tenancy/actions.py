@@ -14,6 +14,10 @@ from tallybook.tenancy.model import ApiKey, AuthenticatedKey, Installation, NewA
 
 RESPONSES_KEPT = timedelta(hours=24)
 """How long the response to an Idempotency-Key is replayed."""
+BUMPS_KEPT = timedelta(days=1)
+"""How long it can be seen when the till was told of a change of terms."""
+ANNOUNCEMENTS_KEPT = timedelta(days=30)
+"""How long a delivered webhook can be seen."""
 _BUMPS_AT_ONCE = 1000
 _EPOCH_BYTES = 16
 
@@ -200,6 +204,16 @@ async def keep_response(
 async def forget_responses(connection: Connection, now: datetime, *, limit: int = 10_000) -> int:
     """Drop stored responses that are no longer replayed, a bounded number at once. Returns how many."""
     return await store.forget_responses(connection, now - RESPONSES_KEPT, limit)
+
+
+async def forget_bumps(connection: Connection, now: datetime, *, limit: int = 10_000) -> int:
+    """Drop changes of terms that the till has known for a day, a bounded number at once. Returns how many."""
+    return await store.forget_bumps(connection, now - BUMPS_KEPT, limit)
+
+
+async def forget_announcements(connection: Connection, now: datetime, *, limit: int = 10_000) -> int:
+    """Drop webhooks that were delivered a month ago, a bounded number at once. Returns how many; those that wait are kept."""
+    return await store.forget_announcements(connection, now - ANNOUNCEMENTS_KEPT, limit)
 
 
 def check_name(name: str) -> str:

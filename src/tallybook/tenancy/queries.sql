@@ -134,6 +134,14 @@ DELETE FROM idempotency_keys
 WHERE (tenant_id, key_digest) IN (SELECT tenant_id, key_digest FROM idempotency_keys WHERE created_at < $1 LIMIT $2)
 RETURNING tenant_id;
 
+-- name: forget_bumps
+-- Drops a bounded number of changes of terms that the till was told of before a moment.
+DELETE FROM terms_bumps WHERE id IN (SELECT id FROM terms_bumps WHERE delivered_at < $1 LIMIT $2) RETURNING id;
+
+-- name: forget_announcements
+-- Drops a bounded number of webhooks that were delivered before a moment.
+DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE delivered_at < $1 LIMIT $2) RETURNING id;
+
 -- name: install
 -- Fixes epoch and partitions of a new installation; does nothing on one that has them.
 INSERT INTO installation (epoch, partitions) VALUES ($1, $2) ON CONFLICT (singleton) DO NOTHING;

@@ -159,6 +159,16 @@ async def forget_responses(connection: Connection, before: datetime, limit: int)
     return len(await connection.fetch(_SQL["forget_responses"], before, limit))
 
 
+async def forget_bumps(connection: Connection, before: datetime, limit: int) -> int:
+    """Drop at most `limit` changes of terms that the till was told of long ago. Returns how many."""
+    return len(await connection.fetch(_SQL["forget_bumps"], before, limit))
+
+
+async def forget_announcements(connection: Connection, before: datetime, limit: int) -> int:
+    """Drop at most `limit` webhooks that were delivered long ago. Returns how many."""
+    return len(await connection.fetch(_SQL["forget_announcements"], before, limit))
+
+
 async def install(connection: Connection, epoch: str, partitions: int) -> None:
     """Fix what can't change later, unless it is fixed already."""
     await connection.execute(_SQL["install"], epoch, partitions)

@@ -97,6 +97,17 @@ def test_a_change_at_the_very_start_is_in_force_at_the_start() -> None:
     assert rules.in_force([revision(-10, BASE), revision(0, later)], START, "metered") == later
 
 
+def test_what_came_after_the_begin_is_later_although_it_has_the_same_time() -> None:
+    first, second = (dataclasses.replace(revision(0, BASE), id=1), dataclasses.replace(revision(0, FeatureSettings()), id=2))
+    assert rules.in_force([first, second], START, "metered", begun_with=1) == BASE
+    assert rules.in_force([first, second], START, "metered", begun_with=2) == FeatureSettings()
+
+
+def test_what_was_there_at_the_begin_is_in_force_although_its_time_is_within_the_first_second() -> None:
+    history = [dataclasses.replace(revision(0.5, settings), id=place) for place, settings in enumerate([BASE, FeatureSettings()])]
+    assert rules.in_force(history, START, "metered", begun_with=1) == FeatureSettings()
+
+
 def test_a_removed_feature_stays_until_the_renewal() -> None:
     history = [revision(-10, BASE), revision(1, BASE, removed=True)]
     assert rules.in_force(history, START, "metered") == BASE

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tallybook.catalog.model import FeatureTerms
 from tallybook.core import money
 from tallybook.invoice import rules
-from tallybook.invoice.model import BasePrice, Line, PoolTotals
+from tallybook.invoice.model import BasePrice, Decision, Line, PoolTotals, Verdict, Waiver
 
 UNIT = money.NANO
 CALLS = FeatureTerms(
@@ -62,6 +62,26 @@ def test_an_unlimited_feature_or_one_without_overage_bills_nothing(change: dict[
 
 def test_a_feature_that_is_not_in_the_terms_bills_nothing() -> None:
     assert lines(feature_pool(3000 * UNIT), features=()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "waiver", "verdict"),
+    [
+        ({}, None, "billed"),
+        ({"unlimited": True}, None, "unlimited"),
+        ({"overage_enabled": False}, None, "overage_off"),
+        ({}, "trial", "trial"),
+        ({"unlimited": True}, "free_plan", "free_plan"),
+    ],
+)
+def test_overage_is_billed_or_says_why_not(change: dict[str, bool], waiver: Waiver | None, verdict: Verdict) -> None:
+    features = {42: dataclasses.replace(CALLS, **change)}
+    found = rules.decisions([feature_pool(3000 * UNIT), balance_pool(0, UNIT)], features, waiver)
+    assert found == [Decision("17.f42.1763596800", verdict, 2000 * UNIT)]
+
+
+def test_nothing_is_decided_about_a_pool_that_has_something_left_or_whose_feature_has_no_terms() -> None:
+    assert rules.decisions([feature_pool(1000 * UNIT), feature_pool(3000 * UNIT, feature_id=7)], {42: CALLS}, None) == []
 
 
 def test_a_total_that_was_set_counts_as_what_was_used() -> None:

@@ -66,6 +66,16 @@ def test_a_start_a_little_ahead_means_now() -> None:
     assert decide(ahead).started_at == NOW
 
 
+def test_a_start_is_cut_to_the_whole_second() -> None:
+    asked = order(start_at=NOW - DAY + timedelta(microseconds=999_999))
+    assert decide(asked, trial_days=14) == decide(order(start_at=NOW - DAY), trial_days=14)
+
+
+def test_nothing_starts_before_the_year_2000() -> None:
+    assert refused(order(start_at=datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC))) == "startDate"
+    schedule.check(order(start_at=schedule.EARLIEST), is_free=False, billing_interval="monthly", now=NOW)
+
+
 def test_a_start_in_the_future_is_refused_by_name() -> None:
     assert refused(order(start_at=NOW + timedelta(minutes=6))) == "startDate"
 

@@ -1,21 +1,24 @@
 """`tracked`: which package a client is of, and so how it is metered."""
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tallybook.client.client import AsyncTallybook, Tallybook
-from tallybook.client.tracking import google, stainless
+from tallybook.client.tracking import langchain, litellm, packages, pydantic_ai, twins
 from tallybook.client.tracking.attribution import Properties, Text
+from tallybook.client.tracking.packages import Track
 from tallybook.client.tracking.tracker import OnBreak, Terms, Tracker
 
 T = TypeVar("T")
-_KINDS: tuple[tuple[str, tuple[str, ...], Callable[[Any, Tracker], Any]], ...] = (
-    ("openai", ("OpenAI", "AsyncOpenAI"), stainless.track_openai),
-    ("google.genai", ("Client",), google.track_google),
-    ("anthropic", ("_base_client.SyncAPIClient", "_base_client.AsyncAPIClient"), stainless.track_anthropic),
+_OTHERS: tuple[tuple[str, tuple[str, ...], Track], ...] = (
+    ("litellm", ("Router",), litellm.track_router),
+    ("pydantic_ai.models", ("Model",), pydantic_ai.track_model),
+    ("pydantic_ai.agent", ("Agent",), pydantic_ai.track_agent),
+    ("langchain_core.runnables.base", ("RunnableBindingBase",), langchain.track_model),
+    ("langchain_core.language_models", ("BaseChatModel",), langchain.track_model),
+    ("langchain_core.embeddings", ("Embeddings",), langchain.track_model),
 )
-"""Package, the classes in it whose objects can be tracked, and what tracks them."""
+"""Package, the classes in it, and what tracks their objects; beside the SDKs in `packages`."""
 
 
 def tracked(
@@ -42,26 +45,19 @@ def tracked(
     Raises TypeError for a client of a kind that is not known.
     """
     terms = Terms(customer_id, feature, properties, provider, gate, on_break, drain_s, estimate)
-    track = _track_of(client)
+    track = packages.track_of_sdk(client) or _track_of(client)
     if track is None:
         raise TypeError(f"tracked() does not know clients of type {type(client).__module__}.{type(client).__qualname__}")
     return track(client, Tracker(tallybook, terms))
 
 
-def _track_of(client: object) -> Callable[[Any, Tracker], Any] | None:
-    for package, names, track in _KINDS:
-        module = sys.modules.get(package)
-        if module is not None and any(isinstance(client, _class(module, name)) for name in names):
+def _track_of(client: object) -> Track | None:
+    if hasattr(client, "__dict__") and twins.original_of(client) is sys.modules.get("litellm", _ABSENT):
+        return litellm.track_module
+    for package, paths, track in _OTHERS:
+        if packages.is_a(client, package, *paths):
             return track
     return None
 
 
-def _class(module: object, path: str) -> type:
-    found: Any = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    return found if isinstance(found, type) else _Nothing
-
-
-class _Nothing:
-    """Stands for a class that a package does not have."""
+_ABSENT = object()

@@ -132,6 +132,11 @@ def _tier(value: Any) -> str | None:
     return _TIERS.get(text(value, "service_tier") or "")
 
 
+def texts_of(value: Any) -> list[str]:
+    """The texts in the messages of a framework, for an estimate."""
+    return [str(get(each, "content") or get(each, "parts") or "") for each in cast("list[Any]", value)]
+
+
 def rough_tokens(value: Any) -> int:
     """About how many tokens the texts in a request are: four characters each."""
     return -(-_characters(value) // 4)

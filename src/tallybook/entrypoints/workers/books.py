@@ -17,6 +17,7 @@ _LOG = logging.getLogger(__name__)
 _EVERY_S = 1.0
 """A fraction of `ai_models.actions.LEAD`, so that a price is known everywhere when it comes into force."""
 _SHOW_EVERY = 10
+_RECORDED = tuple(status for status in SyncStatus if status is not SyncStatus.BUSY)
 
 
 async def follow(services: Services, stop: asyncio.Event) -> None:
@@ -46,7 +47,7 @@ def _set_metrics(status: CatalogStatus, now: datetime) -> None:
     age_s = float("inf") if status.good is None else (now - status.good.started_at).total_seconds()
     metrics.CATALOG_SYNC_AGE_SECONDS.set(age_s)
     last = status.last
-    for each in SyncStatus:
+    for each in _RECORDED:
         metrics.CATALOG_SYNC_STATUS.labels(each.value).set(last is not None and last.status is each)
     for kind in ChangeKind:
         metrics.CATALOG_CHANGES.labels(kind.value).set(0 if last is None else last.changes.get(kind.value, 0))

@@ -13,16 +13,19 @@ from tallybook.storage import postgres, redis
 _LOG = logging.getLogger(__name__)
 _IDLE_S = 0.25
 _FAILED_S = 1.0
+_LEFTOVERS_S = 5.0
 _OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError, errors.Unavailable)
 
 
 async def run(services: Services, stop: asyncio.Event) -> None:
     """Work until `stop` is set; what is under way then is finished first. Stores that are away are waited for.
 
-    A long run of a sandbox's clock must not keep real periods waiting, so each has a loop of its own.
+    A long run of a sandbox's clock must not keep real periods waiting, nor a period that can't be closed the pools of those that
+    were, so each duty has a loop of its own.
     """
     async with asyncio.TaskGroup() as loops:
         loops.create_task(_repeat(services, stop, close_periods))
+        loops.create_task(_repeat(services, stop, drop_leftovers))
         loops.create_task(_repeat(services, stop, turn_clocks))
 
 
@@ -37,9 +40,8 @@ async def _repeat(services: Services, stop: asyncio.Event, step: Callable[[Servi
 
 
 async def close_periods(services: Services) -> float:
-    """Close what is due and drop left-over pools. Returns how many seconds to rest."""
+    """Close what is due. Returns how many seconds to rest."""
     results = await period.close_due(services)
-    await period.expire_leftovers(services)
     closed = [result for result in results if isinstance(result, period.Settled)]
     if closed:
         _LOG.info("periods: closed %d, invoiced %d", len(closed), sum(result.invoice is not None for result in closed))
@@ -47,6 +49,11 @@ async def close_periods(services: Services) -> float:
         _LOG.warning("periods: %d could not be closed yet", len(results) - len(closed))
         return _FAILED_S
     return 0.0 if len(results) == period.BATCH else _IDLE_S
+
+
+async def drop_leftovers(services: Services) -> float:
+    """Drop the pools of periods that a crash has left between closing and that. Returns how many seconds to rest."""
+    return 0.0 if await period.expire_leftovers(services) == period.BATCH else _LEFTOVERS_S
 
 
 async def turn_clocks(services: Services) -> float:

@@ -11,7 +11,7 @@ from tallybook.flows.services import Services
 from tallybook.storage import locks, postgres, redis
 
 _LOG = logging.getLogger(__name__)
-_LOCK = 0x7A11_0C4E
+LOCK = 0x7A11_0C4E
 _NOT_LEADING_S = 15.0
 _FAILED_S = 5.0
 _SHARE = 9
@@ -25,7 +25,7 @@ async def run(services: Services, stop: asyncio.Event) -> None:
     """Go round until `stop` is set; not at all where `reconcile_every_s` is 0."""
     while services.settings.reconcile_every_s and not stop.is_set():
         try:
-            async with locks.alone(services.settings.postgres_url, _LOCK, application_name="tallybook reconcile") as leads:
+            async with locks.alone(services.settings.postgres_url, LOCK, application_name="tallybook reconcile") as leads:
                 if leads:
                     await go_round(services, stop)
             await pause.rest(stop, services.settings.reconcile_every_s if leads else _NOT_LEADING_S)

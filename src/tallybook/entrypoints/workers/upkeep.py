@@ -13,12 +13,19 @@ _HOUR_S = 3600.0
 
 
 async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
-    """Once an hour: free old dedupe generations in the till and old idempotency keys in the book."""
+    """Once an hour: free old dedupe generations in the till and what the book keeps only for a time."""
     while not stop.is_set():
         try:
             await services.till.forget()
-            async with services.database.acquire() as connection:
-                await tenancy.forget_responses(connection, services.clock())
+            await forget_in_book(services, stop)
         except (*postgres.TRANSIENT_ERRORS, redis.RedisError) as error:
             _LOG.warning("upkeep waits: %s: %s", type(error).__name__, error)
         await pause.rest(stop, _HOUR_S)
+
+
+async def forget_in_book(services: Services, stop: asyncio.Event) -> None:
+    """Old responses, changes of terms and webhooks, in batches of their own transaction until none is left."""
+    for forget in (tenancy.forget_responses, tenancy.forget_bumps, tenancy.forget_announcements):
+        async with services.database.acquire() as connection:
+            while not stop.is_set() and await forget(connection, services.clock()):
+                pass

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from tallybook.ai_models import actions, price_codec
+from tallybook.ai_models import actions, fetch, price_codec
 from tallybook.ai_models.price_codec import PriceUsd
 from tallybook.ai_models.store import StoredChange, StoredSync
 from tallybook.core import clock
@@ -88,7 +88,7 @@ async def changes(call: Call) -> Page:
 def _sync(each: StoredSync) -> Sync:
     return Sync(
         status=each.status.value,
-        source=each.source,
+        source=fetch.shown(each.source),
         started_at=clock.iso(each.started_at),
         models=each.models,
         priced=each.priced,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from tallybook.catalog.model import FeatureTerms
-from tallybook.core import clock, errors, money
+from tallybook.core import clock, money
 from tallybook.entrypoints.http.routing import Call, Operation, Page
 from tallybook.flows import access
 from tallybook.flows.access import Standing
@@ -40,9 +40,7 @@ class FeatureAccess(msgspec.Struct, rename="camel", kw_only=True):
 async def get(call: Call) -> FeatureAccess:
     """GET /feature-access/{code}."""
     standing = await access.standing(call.services, call.tenant, call.query.customer_id)
-    feature = standing.period.features.get(call.path["code"])
-    if feature is None:
-        raise errors.NotFound("feature_not_found", f"Feature {call.path['code']} is not in the customer's plan.", param="code")
+    feature = await access.feature(call.services, standing, call.path["code"])
     return _shown(feature, standing, await _used(call, standing))
 
 

@@ -162,5 +162,5 @@ def report(asked: Question, answer: Answer) -> Report:
 def shown_row(columns: Sequence[Column], row: RawRow, asked: Question) -> dict[str, Any]:
     """A row by the names of the wire, with the shares that follow from it."""
     in_zone = rules.zone(asked.zone)
-    shown: dict[str, Any] = {column.name: rules.shown(column, row[column.key], in_zone) for column in columns}
-    return shown | rules.shares(asked.report, row)
+    every, whole = (*columns, *rules.share_columns(asked.report)), {**row, **rules.shares(asked.report, row)}
+    return {column.name: rules.shown(column, whole[column.key], in_zone) for column in every}

@@ -1,0 +1,156 @@
+"""Rows to files: CSV, Parquet and JSON lines, some thousand rows at a time, so that memory does not grow with the report.
+
+A file appears under its name when it is whole. Numbers are decimals, never floats.
+"""
+
+# pyright: reportUnknownMemberType=false
+# polars types its arguments only partly.
+
+import contextlib
+import decimal
+import shutil
+from collections.abc import Generator, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from tallybook.reports import rules
+from tallybook.reports.model import Column, RawRow, Unit, Value
+
+Format = Literal["csv", "parquet", "jsonl"]
+FORMATS: tuple[Format, ...] = ("csv", "parquet", "jsonl")
+PART_ROWS = 50_000
+"""Rows of a part of a Parquet file, which is put together from its parts at the end."""
+_EXACT = decimal.Context(prec=76)
+_SCALE = {Unit.NANO: 9, Unit.PICO: 12, Unit.PICO_PER_TOKEN: 6, Unit.BPS: 2}
+_FORMULA = r"^\s*[=+\-@＝＋－＠]|^[\t\r\n]"  # noqa: RUF001 - spreadsheets read the full-width signs as signs too
+
+
+class Writer(Protocol):
+    """Takes the rows of a report in portions."""
+
+    def write(self, rows: Sequence[RawRow]) -> None:
+        """Write some more rows."""
+        ...
+
+
+@contextlib.contextmanager
+def opened(path: Path, form: Format, columns: Sequence[Column], zone: str = "UTC") -> Generator[Writer]:
+    """A writer to a file, which gets its name when the block ends well and is gone when it does not."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    parts = path.with_name(f".{path.name}.parts")
+    shape = Shape(columns, rules.zone(zone))
+    try:
+        if form == "parquet":
+            parts.mkdir(exist_ok=True)
+            writer = _Parquet(parts, shape)
+            yield writer
+            writer.join(unfinished)
+        else:
+            with unfinished.open("wb") as stream:
+                yield to_stream(stream, form, columns, zone)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def to_stream(stream: BinaryIO, form: Literal["csv", "jsonl"], columns: Sequence[Column], zone: str = "UTC") -> Writer:
+    """A writer to an open stream."""
+    shape = Shape(columns, rules.zone(zone))
+    return _Csv(stream, shape) if form == "csv" else _JsonLines(stream, shape)
+
+
+def harmless(column: pl.Expr) -> pl.Expr:
+    """Text that a spreadsheet would run as a formula, with an apostrophe before it."""
+    return pl.when(column.str.contains(_FORMULA)).then(pl.lit("'") + column).otherwise(column)
+
+
+class Shape:
+    """The columns of a file."""
+
+    def __init__(self, columns: Sequence[Column], in_zone: ZoneInfo) -> None:
+        self.columns = columns
+        self.zone = in_zone
+        self.texts = [column.name for column in columns if column.unit in (Unit.TEXT, Unit.BUCKET)]
+        self.instants = [column.name for column in columns if column.unit is Unit.INSTANT]
+        self.decimals = [column.name for column in columns if column.unit in _SCALE]
+
+    def frame(self, rows: Sequence[RawRow]) -> pl.DataFrame:
+        """The rows with exact types. Raises what polars raises for a number that its column cannot hold."""
+        return pl.DataFrame([self._series(column, [row[column.key] for row in rows]) for column in self.columns])
+
+    def _series(self, column: Column, values: Iterable[Value]) -> pl.Series:
+        if column.unit is Unit.COUNT:
+            return pl.Series(column.name, list(values), pl.Int64, strict=True)
+        if column.unit is Unit.INSTANT:
+            return pl.Series(column.name, list(values), pl.Datetime("us", "UTC"), strict=True)
+        if column.unit in _SCALE:
+            scale = _SCALE[column.unit]
+            exact = [Decimal(value).scaleb(-scale, _EXACT) if isinstance(value, int) else None for value in values]
+            return pl.Series(column.name, exact, pl.Decimal(38, scale), strict=True)
+        return pl.Series(column.name, [self._text(column, value) for value in values], pl.String, strict=True)
+
+    def _text(self, column: Column, value: Value) -> str | None:
+        if isinstance(value, datetime) and column.grain is not None:
+            return rules.bucket_name(value, column.grain, self.zone)
+        return None if value in (None, "") else str(value)
+
+
+class _Csv:
+    def __init__(self, stream: BinaryIO, shape: Shape) -> None:
+        self._stream, self._shape = stream, shape
+        empty = shape.frame([])
+        # A property's name can be anything, and spreadsheets read headers as they read cells.
+        names = (
+            pl.DataFrame({"name": empty.columns}, schema={"name": pl.String})
+            .select(harmless(pl.col("name")))
+            .to_series()
+            .to_list()
+        )
+        self._stream.write(pl.DataFrame(schema=dict.fromkeys(names, pl.String)).write_csv().encode())
+
+    def write(self, rows: Sequence[RawRow]) -> None:
+        frame = self._shape.frame(rows).with_columns(harmless(pl.col(name)) for name in self._shape.texts)
+        frame.write_csv(self._stream, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+
+
+class _JsonLines:
+    def __init__(self, stream: BinaryIO, shape: Shape) -> None:
+        self._stream, self._shape = stream, shape
+
+    def write(self, rows: Sequence[RawRow]) -> None:
+        frame = self._shape.frame(rows).with_columns(
+            *(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") for name in self._shape.instants),
+            *(pl.col(name).cast(pl.String) for name in self._shape.decimals),
+        )
+        frame.write_ndjson(self._stream)
+
+
+class _Parquet:
+    """Parts on disk, then one file: a Parquet file can't be added to."""
+
+    def __init__(self, folder: Path, shape: Shape) -> None:
+        self._folder, self._shape = folder, shape
+        self._waiting: list[pl.DataFrame] = []
+        self._waiting_rows = self._parts = 0
+
+    def write(self, rows: Sequence[RawRow]) -> None:
+        self._waiting.append(self._shape.frame(rows))
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= PART_ROWS:
+            self._flush()
+
+    def join(self, path: Path) -> None:
+        if self._waiting or not self._parts:
+            self._flush()
+        pl.scan_parquet(sorted(self._folder.glob("*.parquet"))).sink_parquet(path, row_group_size=PART_ROWS)
+
+    def _flush(self) -> None:
+        frame = pl.concat(self._waiting) if self._waiting else self._shape.frame([])
+        frame.write_parquet(self._folder / f"{self._parts:08d}.parquet")
+        self._waiting, self._waiting_rows, self._parts = [], 0, self._parts + 1
