@@ -34,7 +34,7 @@ def conclude(found: Found, file: Path | None, seconds: float) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What Tallybook does a second on this machine.")
-    parser.add_argument("--quick", action="store_true", help="a few seconds a workload, once, on one installation (under 90 s)")
+    parser.add_argument("--quick", action="store_true", help="a few seconds a workload, once, on one installation (about 90 s)")
     parser.add_argument("--only", action="append", choices=WORKLOADS, help="this workload only; may be given several times")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--apis", type=int, default=1, help="API processes (default 1)")

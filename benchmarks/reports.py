@@ -26,12 +26,13 @@ _DAYS, _CUSTOMERS = 30, 1000
 _EVENTS = """
 INSERT INTO usage_events (
     tenant_id, customer_id, feature_id, digest, kind, occurred_at, accepted_at, rolled_at, period_start, pool, quantity_nano, amount,
-    cost_nano, price_id, model, input_tokens, output_tokens, partition, seq, position
+    cost_nano, price_id, model, input_tokens, output_tokens, fingerprint, partition, seq, position
 )
 SELECT
     $1, $2 + CASE WHEN g % 5 = 0 THEN 0 ELSE g % $3 END, 1, decode(md5(g::text), 'hex'), 0,
     $4::timestamptz + (g * 7919 % ($5 * 86400)) * interval '1 second', $6, $6, $4, 'report', 1000000000, g % 9999, g % 8888,
-    ($7::bigint[])[1 + g % cardinality($7::bigint[])], ($8::text[])[1 + g % cardinality($7::bigint[])], g % 5000, g % 700, 0, 0, 0
+    ($7::bigint[])[1 + g % cardinality($7::bigint[])], ($8::text[])[1 + g % cardinality($7::bigint[])], g % 5000, g % 700,
+    decode(repeat('00', 12), 'hex'), 0, 0, 0
 FROM generate_series(1::bigint, $9::bigint) AS g
 """
 _HOURS = """

@@ -33,7 +33,7 @@ class Plan:
     """All workloads on one installation, one after the other, instead of each on its own."""
 
 
-QUICK = Plan(phase_s=4.0, bare_s=2.0, repeats=1, script_rounds=5, report_events=200_000, together=True)
+QUICK = Plan(phase_s=3.0, bare_s=1.5, repeats=1, script_rounds=3, report_events=200_000, together=True)
 
 
 @dataclass(slots=True)

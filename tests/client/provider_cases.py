@@ -4,6 +4,7 @@ A case makes a client for a fake provider, calls it, streams from it, and runs a
 is turned into plain values, so that a tracked client and a plain one can be compared.
 """
 
+import asyncio
 import importlib
 import inspect
 import os
@@ -53,10 +54,10 @@ async def anyhow(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def take(stream: Any, most: int | None = None) -> list[Any]:
-    """The items of a sync or async stream, or the first of them."""
+async def take(stream: Any, most: int | None = None, *, is_async: bool = True) -> list[Any]:
+    """The items of a stream, or the first of them. `is_async` says how to read one that can be read in both ways."""
     items: list[Any] = []
-    if hasattr(stream, "__aiter__"):
+    if hasattr(stream, "__aiter__") and (is_async or not hasattr(stream, "__iter__")):
         async for item in stream:
             items.append(item)
             if len(items) == most:
@@ -83,6 +84,21 @@ async def shut(client: Any) -> None:
     method = getattr(client, "close", None)
     if method is not None:
         await anyhow(method())
+
+
+async def in_loop_of_its_own(do: Callable[[], Any]) -> Any:
+    """The result of a sync function that runs an event loop, which can't be done inside the test's."""
+
+    def run() -> Any:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            return do()
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    return await asyncio.to_thread(run)
 
 
 class Case(Protocol):
@@ -262,13 +278,16 @@ class PydanticAI:
         return package("pydantic_ai.models.openai").OpenAIChatModel("gpt-4o", provider=provider)
 
     def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
-        assert is_async, "pydantic-ai's sync form runs the async one"
+        self.is_async = is_async
         return package("pydantic_ai").Agent(self.model(fake))
 
     async def call(self, client: Any) -> Any:
-        return (await client.run(ASK)).output
+        if self.is_async:
+            return (await client.run(ASK)).output
+        return await in_loop_of_its_own(lambda: client.run_sync(ASK).output)
 
     async def stream(self, client: Any) -> Any:
+        assert self.is_async
         return pydantic_texts(client)
 
     async def loop(self, client: Any) -> list[Any]:
@@ -276,7 +295,9 @@ class PydanticAI:
             return f"{what} jumps"
 
         toolset = package("pydantic_ai.toolsets").FunctionToolset([look_up])
-        return [(await client.run(ASK, toolsets=[toolset])).output]
+        if self.is_async:
+            return [(await client.run(ASK, toolsets=[toolset])).output]
+        return [await in_loop_of_its_own(lambda: client.run_sync(ASK, toolsets=[toolset]).output)]
 
     def seen(self, item: Any) -> Any:
         return item

@@ -4,9 +4,9 @@ Each test says which change of the code it fails for.
 """
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tallybook.charge.remaking import Remaking
 from tallybook.charge.till import Outcome, Receipt, Till
@@ -41,7 +41,7 @@ async def refused(till: Till, customer_id: int = 1) -> str:
 
 
 async def every_kind(till: Till) -> list[Receipt]:
-    """Usage paid in every way, and every other change of a pool, on five customers; returns what the usage was answered."""
+    """Usage paid in every way, and every other change of a pool, on six customers; returns what the usage of five was answered."""
     receipts: list[Receipt] = []
     for customer_id in range(1, 6):
         await till.charge([tills.change(Kind.ADJUSTMENT, customer_id, "bought", 100, pool="credits")])
@@ -49,6 +49,9 @@ async def every_kind(till: Till) -> list[Receipt]:
     await till.charge([tills.change(Kind.SET, 1, "set", 70, opening=1000), tills.change(Kind.EXPIRY, 2, "expiry", 0)])
     await till.charge([tills.change(Kind.ADJUSTMENT, 3, "granted", 25, opening=1000)])
     await till.charge([tills.usage(4, "reopened", 1, opening=1500)])
+    await till.charge([tills.change(Kind.ADJUSTMENT, 6, "bought", 100, pool="credits")])
+    for name, amount in (("from credits", -40), ("from both", -90), ("from the pool", -20), ("too much", -921)):
+        await till.charge([tills.change(Kind.ADJUSTMENT, 6, name, amount, opening=1000, spare="credits")])
     return receipts
 
 

@@ -1,5 +1,8 @@
 """Voids in the till's script and in its log, on a real Redis. Each test names the mutant that it kills."""
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from tallybook.charge.commands import Charge, Outcome
@@ -111,7 +114,7 @@ async def test_a_void_that_gives_credits_more_than_the_event_took_goes_to_quaran
 
 async def test_hourly_totals_of_an_event_and_its_void_are_as_if_neither_had_been(book: Book) -> None:
     """Mutants: a void counts as an event; it counts in the hour it was made instead of the event's."""
-    fields = {
+    fields: dict[str, Any] = {
         "input_tokens": 7,
         "output_tokens": 8,
         "cache_read_tokens": 2,
@@ -120,12 +123,14 @@ async def test_hourly_totals_of_an_event_and_its_void_are_as_if_neither_had_been
         "price_id": 4,
     }
     event = log.usage("e", 30, **fields)
-    negated = {name: -value for name, value in fields.items() if name != "price_id"}
-    taken_back = Record(
-        **{name: getattr(event, name) for name in Record.__struct_fields__}
-        | negated
-        | {"kind": Kind.VOID, "amount": -30, "quantity_nano": -event.quantity_nano, "voids": usage_log.place(1, 0)}
-        | {"digest": ids.event_digest(1, 1, "void")}
+    taken_back = msgspec.structs.replace(
+        event,
+        kind=Kind.VOID,
+        digest=ids.event_digest(1, 1, "void"),
+        amount=-30,
+        quantity_nano=-event.quantity_nano,
+        voids=usage_log.place(1, 0),
+        **{name: -value for name, value in fields.items() if name != "price_id"},
     )
     later = log.ACCEPTED_MS + 5 * 3_600_000
     await book.append(0, 1, log.entry([event, log.usage("other", 5, **fields)]))

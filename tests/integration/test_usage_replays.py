@@ -66,6 +66,25 @@ async def test_a_total_that_is_set_again_is_answered_as_at_first(world: World) -
     assert (await send(world, "PUT", "/usage", body, "set-1")).body == first.body
 
 
+async def test_an_undated_event_of_a_sandbox_shows_the_test_clocks_time_also_when_it_is_repeated(world: World) -> None:
+    await world.metered()
+    customer = (await world.subscribe("pro"))["customer"]
+    body = {"customerId": customer, "featureCode": "api_calls", "value": 1}
+    first = await send(world, "POST", "/usage/events", body, "undated")
+    assert first.body["ts"] == "2026-01-31T10:00:00.000Z"
+    await world.stand_at("2026-02-05T10:00:00")
+    assert (await send(world, "POST", "/usage/events", body, "undated")).body == first.body
+    batch = {"events": [body, body]}
+    firsts = await send(world, "POST", "/usage/events/batch", batch, "undated-batch")
+    await world.stand_at("2026-02-06T10:00:00")
+    again = await send(world, "POST", "/usage/events/batch", batch, "undated-batch")
+    assert again.body["results"] == firsts.body["results"]
+    stored = await world.services.database.fetch(
+        "SELECT DISTINCT occurred_at FROM usage_events WHERE tenant_id = $1", world.tenant.id
+    )
+    assert {row["occurred_at"] for row in stored} == {billing.at("2026-01-31T10:00:00"), billing.at("2026-02-05T10:00:00")}
+
+
 async def test_an_event_and_a_correction_never_share_an_identity(world: World) -> None:
     await world.metered()
     customer = (await world.subscribe("pro"))["customer"]

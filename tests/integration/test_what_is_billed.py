@@ -170,6 +170,16 @@ async def test_a_worse_plan_waits_for_the_next_period_also_when_the_clock_stands
     assert (await shown(world, subscription))["includedUnits"] == 10
 
 
+async def test_a_worse_overage_price_is_not_billed_to_a_begun_period_also_when_the_clock_stands_still(world: World) -> None:
+    await world.stand_at("2026-01-31T10:00:00")
+    await world.metered()
+    subscription = await world.subscribe("pro")
+    await world.use(subscription["customer"], "api_calls", 1500)
+    await world.ask("PATCH", "/plans/pro/features/api_calls", {"overage": {"enabled": True, "unitPrice": 300}})
+    await world.advance_to("2026-03-01T00:00:00")
+    assert (await world.invoices(subscription))[-1]["total"] == 9900 + 500
+
+
 async def test_a_plan_made_worse_before_a_subscription_begins_in_the_same_moment_is_what_it_begins_with(world: World) -> None:
     await world.stand_at("2026-01-31T10:00:00")
     await world.metered()

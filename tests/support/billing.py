@@ -15,8 +15,9 @@ from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import store as rollup_store
+from tallybook.rollup.model import OffsetMovedError, UnknownLogError
 from tallybook.storage import postgres
-from tallybook.storage.redis import Redis
+from tallybook.storage.redis import Redis, RedisError
 from tallybook.subscriptions import clock_store
 from tallybook.tenancy import actions as tenancy
 from tests.support import api, waiting
@@ -24,6 +25,7 @@ from tests.support.api import Account, Api
 
 Json = dict[str, Any]
 _numbers = itertools.count(1)
+_AWAY = (*postgres.TRANSIENT_ERRORS, RedisError, UnknownLogError, OffsetMovedError)
 
 
 def at(text: str) -> datetime:
@@ -181,12 +183,14 @@ def line(invoice: Json, line_type: str) -> Json:
 
 @contextlib.asynccontextmanager
 async def rolling(services: Services) -> AsyncGenerator[None]:
-    """The rollup at work in the background."""
+    """The rollup at work in the background; like the worker it waits for stores that are away."""
     stop = asyncio.Event()
 
     async def work() -> None:
         while not stop.is_set():
-            await rollup.roll_up(services.database, services.redis, range(services.settings.partitions), services.clock())
+            with contextlib.suppress(*_AWAY):
+                partitions = range(services.settings.partitions)
+                await rollup.roll_up(services.database, services.redis, partitions, services.clock(), services.till.epoch)
             await asyncio.sleep(0.01)
 
     await rollup_store.ensure_offsets(services.database, services.settings.partitions)

@@ -26,8 +26,10 @@ def usage(customer_id: int, event_id: str, amount: int, *, opening: int, blocks:
     return Charge(partition_of(customer_id), record, -amount, opening, blocks, spare)
 
 
-def change(kind: Kind, customer_id: int, name: str, amount: int, *, pool: str = log_builder.POOL, opening: int = 0) -> Charge:
+def change(  # noqa: PLR0913 - all of them are what a change is
+    kind: Kind, customer_id: int, name: str, amount: int, *, pool: str = log_builder.POOL, opening: int = 0, spare: str = ""
+) -> Charge:
     """An adjustment, set or expiry; `name` is its identity."""
     digest = ids.event_digest(1, customer_id, name)
     record = Record(kind, 1, customer_id, digest, pool, amount, occurred_at_ms=log_builder.ACCEPTED_MS)
-    return Charge(partition_of(customer_id), record, amount, opening)
+    return Charge(partition_of(customer_id), record, amount, opening, blocks=bool(spare), spare_pool=spare)

@@ -123,7 +123,24 @@ apply[USAGE] = function(customer_key, pool, left, amount, blocks, spare)
     return REFUSED, ''
 end
 
-apply[ADJUSTMENT] = function(customer_key, pool, left, amount, blocks)
+-- What is taken away by hand comes from the spare pool first, and only the rest from the pool; neither is left below zero by it.
+-- Returns the part of the spare pool, negative.
+local function take_away(customer_key, pool, left, amount, spare)
+    local spare_left, rest = call('HGET', customer_key, spare) or '0', amount
+    local has_spare = is_positive(spare_left)
+    if has_spare then
+        if call('HINCRBY', customer_key, spare, amount) >= 0 then return ACCEPTED, amount end
+        rest = call('HGET', customer_key, spare)
+        call('HSET', customer_key, spare, '0')
+    end
+    if call('HINCRBY', customer_key, pool, rest) >= 0 then return ACCEPTED, has_spare and negated(spare_left) or '' end
+    call('HSET', customer_key, pool, left)
+    if has_spare then call('HSET', customer_key, spare, spare_left) end
+    return REFUSED, ''
+end
+
+apply[ADJUSTMENT] = function(customer_key, pool, left, amount, blocks, spare)
+    if spare ~= '' then return take_away(customer_key, pool, left, amount, spare) end
     local after = call('HINCRBY', customer_key, pool, amount)
     local status = ACCEPTED
     if after > POOL_BOUND or after < -POOL_BOUND then

@@ -5,7 +5,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import cast
 
@@ -44,7 +43,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
     `amount` is signed, in 1e-9 of the pool's unit: what is added to the pool, so usage is negative. `opening` is what the terms grant
     the pool. `blocks`: the pool may not be left below zero. `spare_pool` pays what `pool` can't, or is ""; a void gives `for_spare` back
-    to it.
+    to it, and an adjustment, which must be negative then, takes from it before it takes from `pool`.
     """
 
     partition: int
@@ -58,13 +57,12 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     for_spare: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The till's answer to one command. Amounts are 1e-9 of the pool's unit.
 
-    `found` is what the script met while applying it: for usage the part that the spare pool paid (a void: got, negative), for SET and
-    EXPIRY what was left before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original; `same_request` says that it
-    came with the same idempotency key.
+    `found` is what the script met while applying it: for usage the part that the spare pool paid (a void: got, an adjustment: gave,
+    both negative), for SET and EXPIRY what was left before. For DUPLICATE and CONFLICT all fields but `outcome` tell of the original;
+    `same_request` says that it came with the same idempotency key.
     """
 
     outcome: Outcome

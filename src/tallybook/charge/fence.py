@@ -53,14 +53,15 @@ class Fence:
         self.refusal: str | None = None
         """Why nothing is charged or read, as far as it is known; None: all is well."""
 
-    def check(self) -> None:
-        """Raise Unavailable while it is known that this is not the till."""
+    async def check(self) -> None:
+        """Raise Unavailable while it is known that this is not the till; after a while that is looked at again."""
         if self.refusal is not None:
-            raise unknown_till(self.refusal)
+            await self._check_again(self.refusal)
 
-    def note(self, partition: int, sequence: int) -> None:
-        """Remember what Redis said that it has written."""
-        self.told[partition] = max(self.told[partition], sequence)
+    def note(self, epoch: str, partition: int, sequence: int) -> None:
+        """Remember what a till with this epoch said that it has written."""
+        if epoch == self.epoch:
+            self.told[partition] = max(self.told[partition], sequence)
 
     async def begin(self) -> None:
         """Give an empty till the epoch. Raises Unavailable when a partition belongs to another installation."""
@@ -80,9 +81,12 @@ class Fence:
             raise unanswered(error) from error
         if str(error).startswith("BEHIND"):
             await self._close(str(error))
+        await self._check_again(self.refusal)
+
+    async def _check_again(self, refusal: str | None) -> None:
         async with self._admitting:
-            if self.refusal is not None and asyncio.get_running_loop().time() < self._refused_at + _REFUSED_S:
-                raise unknown_till(self.refusal)
+            if refusal is not None and asyncio.get_running_loop().time() < self._refused_at + _REFUSED_S:
+                raise unknown_till(refusal)
             await self._admit()
 
     async def _admit(self) -> None:
@@ -115,7 +119,7 @@ class Fence:
             self.told = list(claim.sequences)
         self.booked = list(claim.sequences)
         for partition, sequence in enumerate(claim.sequences):
-            self.note(partition, sequence)
+            self.note(claim.epoch, partition, sequence)
 
     async def _close(self, reason: str) -> None:
         """Whoever notices that the log went back refuses for everybody: those who remember less would go on charging."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import cast
@@ -118,7 +118,7 @@ class Till:
 
     async def read(self, tenant_id: int, customer_id: int) -> CustomerView:
         """What is left in each of a customer's pools now. Raises Unavailable when this is not the till, and RedisError."""
-        self._fence.check()
+        await self._fence.check()
         view = await self._read(tenant_id, customer_id)
         if view is None:
             await self._fence.admit()
@@ -229,22 +229,23 @@ class Till:
         arguments = [commands.pack(charges) for charges in by_partition.values()]
         started = time.perf_counter()
         try:
-            reply = await self._charge_partitions(by_partition, arguments)
+            results = await self._charge_partitions(by_partition, arguments)
         except redis.RedisError as error:
             await self._fence.resolve(error)
-            reply = await self._charge_again(by_partition, arguments)
+            results = await self._charge_again(by_partition, arguments)
         self._observe(sum(map(len, by_partition.values())), time.perf_counter() - started)
-        results = commands.unpack(reply)
-        for partition, result in zip(by_partition, results, strict=True):
-            self._fence.note(partition, cast("int", result[0]))
         return results
 
-    async def _charge_partitions(self, of: Iterable[int], arguments: Sequence[bytes]) -> bytes:
+    async def _charge_partitions(self, of: Collection[int], arguments: Sequence[bytes]) -> list[list[object]]:
+        epoch = self.epoch
         keys = [partitions.prefix(partition) for partition in of]
         told = [self._fence.told[partition] for partition in of]
-        return await self._evaluate(len(keys), *keys, self.epoch, self._settings.hot_window_s, *arguments, *told)
+        results = commands.unpack(await self._evaluate(len(keys), *keys, epoch, self.hot_window_s, *arguments, *told))
+        for partition, result in zip(of, results, strict=True):
+            self._fence.note(epoch, partition, cast("int", result[0]))
+        return results
 
-    async def _charge_again(self, of: Iterable[int], arguments: Sequence[bytes]) -> bytes:
+    async def _charge_again(self, of: Collection[int], arguments: Sequence[bytes]) -> list[list[object]]:
         """After a refusal that was resolved: the script has written nothing, and now knows us."""
         try:
             return await self._charge_partitions(of, arguments)

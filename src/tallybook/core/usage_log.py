@@ -22,7 +22,8 @@ class Kind(IntEnum):
     USAGE = 0
     """Takes `amount` from the pool."""
     ADJUSTMENT = 1
-    """Adds `amount` (signed) to the pool: a top-up, a grant, a correction."""
+    """Adds `amount` (signed) to the pool: a top-up, a grant, a correction. What is taken away may come from purchased credits first;
+    the outcome is that part, negative."""
     SET = 2
     """Sets what is left in the pool to `amount`; the outcome is what was left before, in text."""
     EXPIRY = 3

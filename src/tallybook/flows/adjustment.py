@@ -48,8 +48,9 @@ async def standing_of(
 async def adjust(
     services: Services, connection: Connection, subscription: Subscription, tenant: Tenant, wanted: Adjustment, real_now: datetime
 ) -> int | float:
-    """Add to (or take from) the purchased credits or the running period's balance. Returns what there is after it, same unit.
+    """Add to (or take from) credits or the running period's balance. Returns what there is after it, same unit.
 
+    Credits that are added last until they are used, like purchased ones, and are the first to be taken; after them the plan's are.
     `wanted.key` makes a repeat the same adjustment. Raises Conflict (`subscription_not_active`, `idempotency_key_mismatch`),
     BillingError (`insufficient_credits`, `insufficient_balance`) when a blocking pool would go below zero, ValidationError
     and Unavailable.
@@ -64,7 +65,7 @@ async def adjust(
         charge = _charge(standing, wanted, identity)
         [receipt] = await services.till.charge([charge])
         if receipt.outcome is not Outcome.STALE:
-            return _left(standing, receipt)
+            return _left(standing, charge, receipt)
     raise errors.Unavailable("terms_changing", "The customer's terms keep changing; send the same request again.")
 
 
@@ -72,9 +73,7 @@ def _charge(standing: Standing, wanted: Adjustment, identity: str) -> Charge:
     holds_credits = _check(standing, wanted)
     terms, period = standing.terms, standing.period
     nano = wanted.amount * (money.NANO if holds_credits else money.NANO_PER_RATE)
-    pool = pools.PURCHASED_CREDITS
-    if not holds_credits:
-        pool = pools.balance(standing.subscription.subscription_id, period.grant_start_s)
+    pool, opening, spare_pool = _pools(standing, holds_credits=holds_credits, takes=nano < 0)
     record = usage_log.Record(
         kind=usage_log.Kind.ADJUSTMENT,
         tenant_id=terms.tenant.id,
@@ -91,11 +90,22 @@ def _charge(standing: Standing, wanted: Adjustment, identity: str) -> Charge:
         partition=terms.partition,
         record=record,
         amount=nano,
-        opening=0 if holds_credits else period.balance_opening,
+        opening=opening,
         blocks=holds_credits or standing.subscription.blocks_on_exhaustion or not period.overage_allowed,
+        spare_pool=spare_pool,
         tenant_version=terms.tenant_version,
         customer_version=terms.customer_version,
     )
+
+
+def _pools(standing: Standing, *, holds_credits: bool, takes: bool) -> tuple[str, int, str]:
+    """The pool that is adjusted, what the terms grant it, and the pool that is taken from before it."""
+    subscription_id, period = standing.subscription.subscription_id, standing.period
+    if not holds_credits:
+        return pools.balance(subscription_id, period.grant_start_s), period.balance_opening, ""
+    if takes:
+        return pools.credits(subscription_id, period.grant_start_s), period.credits_opening, pools.PURCHASED_CREDITS
+    return pools.PURCHASED_CREDITS, 0, ""
 
 
 def _check(standing: Standing, wanted: Adjustment) -> bool:
@@ -111,7 +121,7 @@ def _check(standing: Standing, wanted: Adjustment) -> bool:
     return model is ConsumptionModel.CREDITS
 
 
-def _left(standing: Standing, receipt: Receipt) -> int | float:
+def _left(standing: Standing, charge: Charge, receipt: Receipt) -> int | float:
     holds_credits = standing.subscription.consumption_model is ConsumptionModel.CREDITS
     if receipt.outcome is Outcome.REFUSED:
         code = "insufficient_credits" if holds_credits else "insufficient_balance"
@@ -122,4 +132,6 @@ def _left(standing: Standing, receipt: Receipt) -> int | float:
         raise errors.invalid("amount", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
     if receipt.outcome is Outcome.FROZEN:
         raise freezing.refusal(receipt)
-    return money.units(standing.credits_left() + receipt.left) if holds_credits else money.rate(receipt.left)
+    if not holds_credits:
+        return money.rate(receipt.left)
+    return money.units(receipt.left + (receipt.spare_left if charge.spare_pool else standing.credits_left()))

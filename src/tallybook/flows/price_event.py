@@ -1,6 +1,5 @@
 """Price: one event and the customer's terms → one charge for the till. Pure; no clock, no I/O."""
 
-from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
@@ -14,8 +13,7 @@ from tallybook.receive.model import Event, Usage
 from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Terms
 
 
-@dataclass(frozen=True, slots=True)
-class PricedEvent:
+class PricedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event with its charge, and the terms both come from."""
 
     event: Event
@@ -26,8 +24,7 @@ class PricedEvent:
     charge: Charge
 
 
-@dataclass(frozen=True, slots=True)
-class AiPrice:
+class AiPrice(msgspec.Struct, frozen=True, gc=False):
     """How an AI event was priced: the model its id meant, how it was matched, the price row, the book's version and the margin."""
 
     model_id: str
@@ -38,8 +35,7 @@ class AiPrice:
     priced: cost.Priced
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(msgspec.Struct, frozen=True, gc=False):
     """What usage takes from which pool (1e-9 of the pool's unit), how much was used, and the AI price, if any."""
 
     pool: str
@@ -51,8 +47,7 @@ class Take:
     ai: AiPrice | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """When an event arrived (tenant's clock) and under which id: the caller's, or one made from the request."""
 
     now_ms: int
@@ -75,8 +70,7 @@ def price(event: Event, terms: Terms, book: PriceBook, arrival: Arrival) -> Pric
     return PricedEvent(event, terms, subscription, period, feature, charge)
 
 
-@dataclass(frozen=True, slots=True)
-class Paying:
+class Paying(msgspec.Struct, frozen=True, gc=False):
     """Whose terms decide: the customer, its subscription, the period that pays and the feature used."""
 
     terms: Terms

@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from tallybook.charge import commands
 from tallybook.charge.commands import Outcome, Receipt
 from tallybook.core import clock, errors, ids
@@ -40,8 +42,7 @@ class Source:
         return f"events[{place}].{name}" if self.is_batch else name
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """An event the till has decided about, or known before. `repeated` says that its id stood earlier in the same request."""
 
     priced: PricedEvent
@@ -74,8 +75,7 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
     return _mark_repeats([results[place] for place in range(len(events))])
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(msgspec.Struct, frozen=True, gc=False):
     place: int
     event: Event
     identity: str

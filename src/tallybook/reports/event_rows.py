@@ -121,7 +121,12 @@ def _decode(cursor: str) -> tuple[datetime, int, int, int]:
     if len(parts) != _CURSOR_PARTS or not all(part.isascii() and part.isdigit() and len(part) < _DIGITS_MAX for part in parts):
         raise errors.invalid("cursor", "cursor must be a nextCursor of an earlier page of this list.")
     us, partition, seq, position = map(int, parts)
+    if us > _US_MAX or max(partition, position) > _INT32_MAX:
+        raise errors.invalid("cursor", "cursor must be a nextCursor of an earlier page of this list.")
     return _EPOCH + timedelta(microseconds=us), partition, seq, position
 
 
 _DIGITS_MAX = 19
+_INT32_MAX = 2**31 - 1
+_US_MAX = 253_402_300_799_999_999
+"""The end of the year 9999."""

@@ -65,9 +65,10 @@ def to_stream(stream: BinaryIO, form: Literal["csv", "jsonl"], columns: Sequence
     return _Csv(stream, shape) if form == "csv" else _JsonLines(stream, shape)
 
 
-def harmless(column: pl.Expr) -> pl.Expr:
-    """Text that a spreadsheet would run as a formula, with an apostrophe before it."""
-    return pl.when(column.str.contains(_FORMULA)).then(pl.lit("'") + column).otherwise(column)
+def harmless(name: str) -> pl.Expr:
+    """A column of text; what a spreadsheet would run as a formula has an apostrophe before it."""
+    column = pl.col(name)
+    return pl.when(column.str.contains(_FORMULA)).then(pl.lit("'") + column).otherwise(column).alias(name)
 
 
 class Shape:
@@ -106,16 +107,11 @@ class _Csv:
         self._stream, self._shape = stream, shape
         empty = shape.frame([])
         # A property's name can be anything, and spreadsheets read headers as they read cells.
-        names = (
-            pl.DataFrame({"name": empty.columns}, schema={"name": pl.String})
-            .select(harmless(pl.col("name")))
-            .to_series()
-            .to_list()
-        )
+        names = pl.DataFrame({"name": empty.columns}, schema={"name": pl.String}).select(harmless("name")).to_series().to_list()
         self._stream.write(pl.DataFrame(schema=dict.fromkeys(names, pl.String)).write_csv().encode())
 
     def write(self, rows: Sequence[RawRow]) -> None:
-        frame = self._shape.frame(rows).with_columns(harmless(pl.col(name)) for name in self._shape.texts)
+        frame = self._shape.frame(rows).with_columns(harmless(name) for name in self._shape.texts)
         frame.write_csv(self._stream, include_header=False, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
 
 

@@ -63,16 +63,22 @@ SELECT true, {nulls} {totals} FROM grouped
 {grouped}
 SELECT g.* FROM grouped AS g ORDER BY {order}
 
--- name: what_hours_cannot_tell
--- Whether some price row is of several models, and whether a subscription was so short that its period has no second of its own.
-SELECT
-    EXISTS (SELECT FROM ai_price_overrides WHERE tenant_id = $1 AND strpos(pattern, '*') > 0) AS models,
-    EXISTS (
-        SELECT FROM subscriptions AS s
-        INNER JOIN usage_hourly AS h
-            ON h.tenant_id = s.tenant_id AND h.customer_id = s.customer_id AND h.period_start = date_trunc('second', s.started_at)
-        WHERE s.tenant_id = $1 AND date_trunc('second', s.ended_at) <= date_trunc('second', s.started_at)
-    ) AS subscriptions
+-- name: has_shared_prices
+-- Whether some price row of the tenant is of several models.
+SELECT EXISTS (SELECT FROM ai_price_overrides WHERE tenant_id = $1 AND strpos(pattern, '*') > 0)
+
+-- name: instant_subscriptions
+-- Subscriptions so short that their period has no second of its own: another one of the customer may have begun in the same.
+SELECT customer_id, date_trunc('second', started_at) AS starts_at
+FROM subscriptions
+WHERE tenant_id = $1 AND date_trunc('second', ended_at) <= date_trunc('second', started_at)
+
+-- name: was_used_in
+-- Whether any of these customers has usage that the period with this start paid.
+SELECT EXISTS (
+    SELECT FROM unnest($2::bigint[], $3::timestamptz[]) AS wanted (customer_id, starts_at)
+    INNER JOIN usage_hourly AS h ON h.tenant_id = $1 AND h.customer_id = wanted.customer_id AND h.period_start = wanted.starts_at
+)
 
 -- name: features_of_code
 -- All features that ever had a code: a deleted one may have had it too.

@@ -27,6 +27,7 @@ _WORDS: dict[str, frozenset[str]] = {
     "top-customers": frozenset({"customerId"}),
 }
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MICROSECONDS = re.compile(r"@-?[0-9]{1,18}")
 _MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _HOUR_S = 3600
 _PER_MILLION = 1_000_000
@@ -172,14 +173,21 @@ def decode_cursor(keys: Sequence[Column], cursor: str) -> tuple[Value, ...]:
 
 def _key_value(column: Column, value: str | int | None) -> Value:
     if column.unit in (Unit.BUCKET, Unit.INSTANT):
-        if not isinstance(value, str) or not re.fullmatch(r"@-?[0-9]{1,17}", value):
+        if not isinstance(value, str) or not _MICROSECONDS.fullmatch(value):
             raise _not_a_cursor()
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(value[1:]))
+        return _moment(int(value[1:]))
     if not isinstance(value, str if column.unit is Unit.TEXT else int) or (isinstance(value, str) and "\0" in value):
         raise _not_a_cursor()
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise _not_a_cursor()
     return value
+
+
+def _moment(microseconds: int) -> datetime:
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    except OverflowError as error:
+        raise _not_a_cursor() from error
 
 
 def _not_a_cursor() -> errors.ValidationError:

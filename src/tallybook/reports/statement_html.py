@@ -15,6 +15,13 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; mar
 th, td { text-align: left; padding: .45rem .5rem; border-bottom: 1px solid #d7dbe2; vertical-align: top; overflow-wrap: anywhere; }
 th { color: #566073; font-weight: 600; } .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tfoot td { border: 0; } tfoot tr:last-child td { border-top: 2px solid #1c2330; font-weight: 700; font-size: 1.1rem; }
+@media (max-width: 34rem) {
+  table, tbody, tfoot { display: block; } thead { position: absolute; clip-path: inset(50%); }
+  tr { display: flex; flex-wrap: wrap; justify-content: flex-end; border-bottom: 1px solid #d7dbe2; padding: .2rem 0; }
+  tfoot tr { border: 0; } tbody td, tbody th { border: 0; padding: .2rem .3rem; }
+  tbody td:first-child, tbody th { flex: 1 0 100%; box-sizing: border-box; }
+  tbody .number { white-space: normal; }
+}
 @media print { body { margin: 0; max-width: none; } }
 """
 

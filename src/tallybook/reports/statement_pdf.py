@@ -23,8 +23,8 @@ from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, T
 from tallybook.reports.statement import Line, Statement
 
 _INK, _GREY, _RULE = colors.HexColor("#1c2330"), colors.HexColor("#566073"), colors.HexColor("#d7dbe2")
-_WIDTHS = (88 * mm, 26 * mm, 30 * mm, 26 * mm)
-_MARGIN = 20 * mm
+_WIDTHS = (78 * mm, 32 * mm, 34 * mm, 26 * mm)
+_MARGIN = 20 * mm - 6  # the page's frame has a padding of 6 points
 Row = list[Paragraph | str]
 
 
@@ -108,7 +108,7 @@ def _section(title: str, lines: Iterable[Line]) -> list[Row]:
         [
             _text(line.description),
             _text(line.quantity, "right"),
-            _text(f"× {line.unit_price}", "right"),  # noqa: RUF001 - a sign of times
+            _text(f"×\u00a0{line.unit_price}", "right"),  # noqa: RUF001 - a sign of times
             _text(line.amount, "right"),
         ]
         for line in lines

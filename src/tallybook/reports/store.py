@@ -84,8 +84,15 @@ async def source(connection: Connection, question: Question) -> Source:
     about_plan = (
         question.report in _BY_PLAN_MODEL or "planCode" in words or filters.plan_code is not None or filters.pool is not None
     )
-    if about_model or about_plan:
-        unclear = await connection.fetchrow(_SQL["what_hours_cannot_tell"], question.tenant.id)
-        if unclear is not None and ((about_model and unclear["models"]) or (about_plan and unclear["subscriptions"])):
-            return Source.EVENTS
-    return Source.HOURS
+    if about_model and await connection.fetchval(_SQL["has_shared_prices"], question.tenant.id):
+        return Source.EVENTS
+    return Source.EVENTS if about_plan and await _shares_periods(connection, question.tenant) else Source.HOURS
+
+
+async def _shares_periods(connection: Connection, tenant: Tenant) -> bool:
+    """Whether a subscription that has usage began and ended within one second, so that hours don't say whose it is."""
+    found = await connection.fetch(_SQL["instant_subscriptions"], tenant.id)
+    if not found:
+        return False
+    columns = [[row[name] for row in found] for name in ("customer_id", "starts_at")]
+    return await connection.fetchval(_SQL["was_used_in"], tenant.id, *columns)

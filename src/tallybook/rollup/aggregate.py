@@ -136,6 +136,7 @@ def _storable() -> pl.Expr:
         *[pl.col(name).is_between(0, rules.MOMENT_MS_MAX // 1000).all() for name in rules.SECOND_FIELDS],
         (~_USAGE | pl.col("outcome").is_between(0, pl.col("amount"))).all(),
         (~_VOID | pl.col("outcome").is_between(pl.col("amount"), 0)).all(),
+        (~_ADJUSTMENT | pl.col("outcome").is_between(pl.min_horizontal(pl.col("amount"), 0), 0)).all(),
         *nul_free,
         pl.col("pool").str.len_chars().max() <= rules.POOL_NAME_MAX,
         ~pl.col("properties").str.contains("\\u0000", literal=True).any(),
@@ -143,8 +144,8 @@ def _storable() -> pl.Expr:
 
 
 def _spare() -> pl.Expr:
-    """The part of a usage record that purchased credits paid; negative for what a void gives back to them."""
-    return pl.when(_COUNTED).then(pl.col("outcome")).otherwise(0).alias("spare_amount")
+    """The part of a usage record, or of what was taken by hand, that purchased credits paid; negative for what a void gives back."""
+    return pl.when(_COUNTED).then(pl.col("outcome")).when(_ADJUSTMENT).then(-pl.col("outcome")).otherwise(0).alias("spare_amount")
 
 
 def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
@@ -155,7 +156,7 @@ def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
         *key,
         opening=_NOTHING,
         charged=pl.when(_COUNTED).then(amount - spare).otherwise(_NOTHING),
-        adjusted=pl.when(_ADJUSTMENT).then(amount).when(_SET).then(amount - outcome).otherwise(_NOTHING),
+        adjusted=pl.when(_ADJUSTMENT).then(amount + spare).when(_SET).then(amount - outcome).otherwise(_NOTHING),
         expired=pl.when(_EXPIRY).then(outcome).otherwise(_NOTHING),
         kind=_ledger_kind(),
         closes=_EXPIRY,
@@ -167,8 +168,8 @@ def _pool_changes(records: pl.DataFrame, decoded: Decoded) -> pl.DataFrame:
         pl.lit(PURCHASED_CREDITS).alias("pool"),
         *key[2:],
         opening=_NOTHING,
-        charged=spare,
-        adjusted=_NOTHING,
+        charged=pl.when(_COUNTED).then(spare).otherwise(_NOTHING),
+        adjusted=pl.when(_ADJUSTMENT).then(_NOTHING - spare).otherwise(_NOTHING),
         expired=_NOTHING,
         kind=_ledger_kind(),
         closes=pl.lit(value=False),

@@ -44,13 +44,13 @@ def of_record(applied: Applied) -> Iterator[Movement]:
     record, found = applied.record, int(applied.outcome or 0)
     if record.kind in _COUNTED and found:
         yield Movement(record.customer_id, PURCHASED_CREDITS, CHARGED, found)
+    if record.kind == Kind.ADJUSTMENT and found:
+        yield Movement(record.customer_id, PURCHASED_CREDITS, ADJUSTED, found)
     if not record.pool:
         return
     if record.kind in _COUNTED:
         yield Movement(record.customer_id, record.pool, CHARGED, record.amount - found)
-    elif record.kind == Kind.ADJUSTMENT:
-        yield Movement(record.customer_id, record.pool, ADJUSTED, record.amount)
-    elif record.kind == Kind.SET:
+    elif record.kind in (Kind.ADJUSTMENT, Kind.SET):
         yield Movement(record.customer_id, record.pool, ADJUSTED, record.amount - found)
     elif record.kind == Kind.EXPIRY:
         yield Movement(record.customer_id, record.pool, EXPIRED, found)

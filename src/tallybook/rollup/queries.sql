@@ -167,7 +167,7 @@ WITH quarantined AS (
     SELECT customer_id, pool, kind, amount - spare_amount AS amount
     FROM usage_events WHERE pool <> '' AND customer_id BETWEEN $6 AND $7
     UNION ALL
-    SELECT customer_id, 'credits', 0, spare_amount FROM usage_events WHERE spare_amount <> 0 AND customer_id BETWEEN $6 AND $7
+    SELECT customer_id, 'credits', CASE kind WHEN 1 THEN 1 ELSE 0 END, spare_amount FROM usage_events WHERE spare_amount <> 0 AND customer_id BETWEEN $6 AND $7
 ), events AS (
     SELECT
         customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind IN (0, 5)), 0) AS charged,
@@ -402,7 +402,7 @@ WHERE NOT p.closed AND EXISTS (
 SELECT
     partition, digest, fingerprint, accepted_at, pool_left, spare_left,
     CASE kind WHEN 2 THEN pool_left WHEN 5 THEN spare_amount - amount ELSE -amount END AS amount,
-    CASE kind WHEN 1 THEN 0 WHEN 2 THEN amount + pool_left ELSE spare_amount END AS found
+    CASE kind WHEN 1 THEN -spare_amount WHEN 2 THEN amount + pool_left ELSE spare_amount END AS found
 FROM usage_events
 WHERE accepted_at >= $1 AND kind IN (0, 1, 2, 5);
 

@@ -72,10 +72,10 @@ def effect_problem(record: usage_log.Record, outcome: str) -> str | None:
 
 
 def _is_part(paid_by_credits: int, record: usage_log.Record) -> bool:
-    """Whether what purchased credits paid is a part of the usage; a void has both with the other sign."""
+    """Whether what purchased credits paid is a part of the usage; a void, and what is taken by hand, has both with the other sign."""
     if record.kind == Kind.USAGE:
         return 0 <= paid_by_credits <= record.amount
-    return record.kind != Kind.VOID or record.amount <= paid_by_credits <= 0
+    return record.kind not in (Kind.VOID, Kind.ADJUSTMENT) or min(record.amount, 0) <= paid_by_credits <= 0
 
 
 def detail_problem(record: usage_log.Record) -> str | None:

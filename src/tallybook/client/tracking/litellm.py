@@ -104,7 +104,9 @@ class _Calls:
 
     def _look_at(self, answer: Any, call: Call, *, is_injected: bool, is_async: bool = False) -> Any:
         if hasattr(answer, "__next__") or hasattr(answer, "__anext__"):
-            reader = Reader(_usage_in_stream, _is_last, is_ours=_is_usage_only if is_injected else _never, output=_output)
+            kept: list[Any] = getattr(answer, "chunks", [])
+            is_ours = _is_usage_only if is_injected else _never
+            reader = Reader(_usage_in_stream, _is_last, is_ours, _output, lambda: _last_usage(kept))
             held = getattr(answer, "completion_stream", None)
             self._tracker.guarded(lambda: streams.swap(answer, self._tracker, ItemReading(call, reader), held, is_async=is_async))
         else:
@@ -150,6 +152,12 @@ def _usage(answer: Any) -> Usage | None:
 def _owned(model: str, provider: str | None) -> str:
     owner = _OWNERS.get(provider or "")
     return model if owner is None or "/" in model else f"{owner}/{model}"
+
+
+def _last_usage(chunks: list[Any]) -> Usage | None:
+    """What the chunks say that litellm keeps for itself; of a broken stream they are all there is."""
+    found = (_usage(chunk) for chunk in reversed(chunks))
+    return next((each for each in found if each is not None), None)
 
 
 def _is_last(item: Any) -> bool:

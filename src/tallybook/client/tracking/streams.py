@@ -21,6 +21,8 @@ class Reader:
     is_last: Callable[[Any], bool] = lambda _item: False
     is_ours: Callable[[Any], bool] = lambda _item: False
     output: Callable[[Any], str] = lambda _item: ""
+    look_back: Callable[[], Usage | None] = lambda: None
+    """What is known of a stream that ended before it said anything."""
 
 
 class ItemReading:
@@ -72,6 +74,8 @@ class ItemReading:
                 return
             self._is_finished = self.is_over = True
         self._call.tracker.outbox.unwatch(self)
+        if self._found is None:
+            self._found = self._call.tracker.guarded(self._reader.look_back)
         if self._found is None:
             self._call.unknown(self._output)
         else:

@@ -28,7 +28,7 @@ def original_of(client: T) -> T:
     return vars(client).get(_MARK, client)
 
 
-def override(client: Any, **methods: Any) -> None:
+def override(client: Any, /, **methods: Any) -> None:
     """Give one object methods of its own, whatever its class thinks of new attributes."""
     for name, method in methods.items():
         object.__setattr__(client, name, method)

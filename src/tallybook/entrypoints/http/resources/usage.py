@@ -1,5 +1,6 @@
 """Usage over HTTP: events one at a time and in batches, the check before and the correction after."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -8,8 +9,8 @@ from tallybook.core import errors
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.http.resources import usage_wire
 from tallybook.entrypoints.http.routing import HotCall, Operation
-from tallybook.flows import check, correction, usage
-from tallybook.flows.usage import Settled, Source
+from tallybook.flows import check, correction, simulated_times, usage
+from tallybook.flows.usage import Result, Settled, Source
 from tallybook.receive import events as receive
 from tallybook.receive.model import Event
 
@@ -165,7 +166,8 @@ async def track(call: HotCall) -> usage_wire.Json:
     if call.is_older:
         event = receive.whenever(event)
     call.spend(call.key.id, 1)
-    [result] = await usage.track(call.services, Source(call.tenant, call.idempotency_key), [event])
+    results = await usage.track(call.services, Source(call.tenant, call.idempotency_key), [event])
+    [result] = results if call.tenant.livemode else await simulated_times.as_recorded(call.services, results)
     metrics.count_usage([result])
     status, failure = usage_wire.status(result)
     if failure is not None:
@@ -188,7 +190,9 @@ async def track_batch(call: HotCall) -> usage_wire.Json:
     if call.is_older:
         events = [receive.whenever(event) if isinstance(event, Event) else event for event in events]
     call.spend(call.key.id, len(events))
-    results = await usage.track(call.services, Source(call.tenant, call.idempotency_key, is_batch=True), events)
+    results: Sequence[Result] = await usage.track(call.services, Source(call.tenant, call.idempotency_key, is_batch=True), events)
+    if not call.tenant.livemode:
+        results = await simulated_times.as_recorded(call.services, results)
     metrics.count_usage(results)
     return usage_wire.batch(results, livemode=call.tenant.livemode)
 

@@ -7,6 +7,7 @@ from tallybook.core import clock, errors, ids, money
 from tallybook.flows import usage
 from tallybook.flows.check import Answer
 from tallybook.flows.correction import Correction
+from tallybook.flows.price_event import PricedEvent
 from tallybook.flows.usage import Settled
 from tallybook.receive.model import PeriodTotal
 from tallybook.subscriptions.terms import ConsumptionModel
@@ -33,7 +34,7 @@ def event(settled: Settled) -> Json:
         "value": money.units(priced.charge.record.quantity_nano),
         "customerId": priced.terms.customer_public_id,
         "eventId": priced.event.event_id,
-        "ts": accepted_at if priced.event.occurred_at_ms is None else clock.iso(clock.from_ms(priced.event.occurred_at_ms)),
+        "ts": accepted_at if _occurs_on_arrival(priced) else clock.iso(clock.from_ms(priced.charge.record.occurred_at_ms)),
         "createdAt": accepted_at,
         "properties": [{"property": name, "value": value} for name, value in (priced.event.properties or {}).items()],
         "object": "usage_event",
@@ -42,6 +43,11 @@ def event(settled: Settled) -> Json:
     if priced.subscription.consumption_model is not ConsumptionModel.METERED:
         wire["consumption"] = _consumption(settled)
     return wire
+
+
+def _occurs_on_arrival(priced: PricedEvent) -> bool:
+    """Whether the event has neither a time of its own nor the test clock's."""
+    return priced.event.occurred_at_ms is None and priced.terms.simulated_at is None
 
 
 def _consumption(settled: Settled) -> Json:
