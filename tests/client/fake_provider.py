@@ -47,8 +47,7 @@ class Served:
 
 @dataclass(slots=True)
 class Trouble:
-    """What goes wrong. `failures`: so many requests are answered with `status` first · `cut`: what happens in the middle of a
-    stream."""
+    """What goes wrong: so many `failures` with `status` first, and a `cut` in the middle of each stream."""
 
     failures: int = 0
     status: int = 500
@@ -93,6 +92,11 @@ class Answer:
     error: bytes
 
 
+def served_by(asked: str) -> str:
+    """The model behind a name."""
+    return SERVED_BY.get(asked, asked)
+
+
 def sse(data: Json | str, event: str = "") -> bytes:
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
     named = f"event: {event}\n" if event else ""
@@ -104,7 +108,7 @@ def wants_tool(body: Json, results: int) -> bool:
 
 
 def chat(body: Json, number: int, tokens: Tokens) -> Answer:
-    response_id, model = f"chatcmpl-{number:024d}", SERVED_BY.get(body["model"], body["model"])
+    response_id, model = f"chatcmpl-{number:024d}", served_by(body["model"])
     base = {"id": response_id, "created": 1_790_000_000, "model": model, "service_tier": "default"}
     usage = {
         "prompt_tokens": tokens.input,
@@ -119,11 +123,21 @@ def chat(body: Json, number: int, tokens: Tokens) -> Answer:
     is_tool = wants_tool(body, sum(1 for message in body["messages"] if message["role"] == "tool"))
     message: Json = {"role": "assistant", "content": None if is_tool else text} | ({"tool_calls": [call]} if is_tool else {})
     reason = "tool_calls" if is_tool else "stop"
-    whole = {**base, "object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": reason}], "usage": usage}
-    asks = (body.get("stream_options") or {}).get("include_usage")
+    whole = {
+        **base,
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+        "usage": usage,
+    }
+    options: Json = body.get("stream_options") or {}
+    asks = options.get("include_usage")
     extra: Json = {"usage": None} if asks else {}
     pieces: list[Json] = [{"role": "assistant", "content": ""}]
-    pieces += [{"tool_calls": [{"index": 0, **call}]}] if is_tool else [{"content": piece} for piece in (PIECES if text[0] != "{" else [text])]
+    pieces += (
+        [{"tool_calls": [{"index": 0, **call}]}]
+        if is_tool
+        else [{"content": piece} for piece in (PIECES if text[0] != "{" else [text])]
+    )
     chunk = {**base, "object": "chat.completion.chunk"}
     events: list[tuple[bytes, Served | None]] = [
         (sse({**chunk, "choices": [{"index": 0, "delta": piece, "finish_reason": None}], **extra}), None) for piece in pieces
@@ -136,15 +150,14 @@ def chat(body: Json, number: int, tokens: Tokens) -> Answer:
 
 
 def embeddings(body: Json, tokens: Tokens) -> Answer:
-    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
-    data = [{"object": "embedding", "index": index, "embedding": [0.1, 0.2]} for index in range(len(inputs))]
+    data = [{"object": "embedding", "index": index, "embedding": [0.1, 0.2]} for index, _ in enumerate(body["input"])]
     usage = {"prompt_tokens": tokens.input, "total_tokens": tokens.input}
     served = Served("", body["model"], Tokens(tokens.input, 0))
     return Answer({"object": "list", "data": data, "model": body["model"], "usage": usage}, served, [], b"")
 
 
 def responses(body: Json, number: int, tokens: Tokens) -> Answer:
-    response_id, model = f"resp_{number:024d}", SERVED_BY.get(body["model"], body["model"])
+    response_id, model = f"resp_{number:024d}", served_by(body["model"])
     usage = {
         "input_tokens": tokens.input,
         "input_tokens_details": {"cached_tokens": tokens.cache_read, "cache_write_tokens": 0},
@@ -152,17 +165,25 @@ def responses(body: Json, number: int, tokens: Tokens) -> Answer:
         "output_tokens_details": {"reasoning_tokens": 3},
         "total_tokens": tokens.input + tokens.output,
     }
-    given = body["input"] if isinstance(body["input"], list) else []
+    asked: str | list[Json] = body["input"]
+    given = list[Json]() if isinstance(asked, str) else asked
     is_tool = wants_tool(body, sum(1 for item in given if item.get("type") == "function_call_output"))
     text = json.dumps({"answer": "".join(PIECES)}) if (body.get("text") or {}).get("format") else "".join(PIECES)
-    message = {
+    message: Json = {
         "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
         "status": "completed",
         "content": [{"type": "output_text", "text": text, "annotations": []}],
     }
-    call = {"id": f"fc_{number}", "type": "function_call", "call_id": f"call_{number}", "name": "look_up", "arguments": '{"what":"fox"}', "status": "completed"}
+    call = {
+        "id": f"fc_{number}",
+        "type": "function_call",
+        "call_id": f"call_{number}",
+        "name": "look_up",
+        "arguments": '{"what":"fox"}',
+        "status": "completed",
+    }
     whole: Json = {
         "id": response_id,
         "object": "response",
@@ -176,18 +197,32 @@ def responses(body: Json, number: int, tokens: Tokens) -> Answer:
         "usage": usage,
         "metadata": {"usage": "of the caller's own"},
     }
-    started = {**whole, "status": "in_progress", "output": [], "usage": None}
+    started: Json = {**whole, "status": "in_progress", "output": [], "usage": None}
     steps: list[Json] = [{"type": "response.created", "response": started}]
-    empty = {**message, "content": [], "status": "in_progress"}
+    empty: Json = {**message, "content": [], "status": "in_progress"}
     if is_tool:
-        steps.append({"type": "response.output_item.added", "output_index": 0, "item": {**call, "arguments": "", "status": "in_progress"}})
-        steps.append({"type": "response.function_call_arguments.delta", "item_id": call["id"], "output_index": 0, "delta": call["arguments"]})
+        steps.append(
+            {"type": "response.output_item.added", "output_index": 0, "item": {**call, "arguments": "", "status": "in_progress"}}
+        )
+        steps.append(
+            {
+                "type": "response.function_call_arguments.delta",
+                "item_id": call["id"],
+                "output_index": 0,
+                "delta": call["arguments"],
+            }
+        )
         steps.append({"type": "response.output_item.done", "output_index": 0, "item": call})
     else:
         place = {"item_id": message["id"], "output_index": 0, "content_index": 0}
         steps.append({"type": "response.output_item.added", "output_index": 0, "item": empty})
-        steps.append({"type": "response.content_part.added", **place, "part": {"type": "output_text", "text": "", "annotations": []}})
-        steps += [{"type": "response.output_text.delta", **place, "delta": piece, "logprobs": []} for piece in (PIECES if text[0] != "{" else [text])]
+        steps.append(
+            {"type": "response.content_part.added", **place, "part": {"type": "output_text", "text": "", "annotations": []}}
+        )
+        steps += [
+            {"type": "response.output_text.delta", **place, "delta": piece, "logprobs": []}
+            for piece in (PIECES if text[0] != "{" else [text])
+        ]
         steps.append({"type": "response.output_text.done", **place, "text": text, "logprobs": []})
         steps.append({"type": "response.output_item.done", "output_index": 0, "item": message})
     steps.append({"type": "response.completed", "response": whole})
@@ -201,7 +236,7 @@ def responses(body: Json, number: int, tokens: Tokens) -> Answer:
 
 
 def messages(body: Json, number: int, tokens: Tokens) -> Answer:
-    response_id, model = f"msg_{number:024d}", SERVED_BY.get(body["model"], body["model"])
+    response_id, model = f"msg_{number:024d}", served_by(body["model"])
     usage = {
         "input_tokens": tokens.input - tokens.cache_read - tokens.cache_write,
         "cache_read_input_tokens": tokens.cache_read,
@@ -220,8 +255,10 @@ def messages(body: Json, number: int, tokens: Tokens) -> Answer:
     reason = "tool_use" if is_tool else "end_turn"
     base: Json = {"id": response_id, "type": "message", "role": "assistant", "model": model, "stop_sequence": None}
     whole = {**base, "content": content, "stop_reason": reason, "usage": usage}
-    start = {**base, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
-    begun = Served(response_id, model, Tokens(tokens.input, 1, tokens.cache_read, tokens.cache_write, tokens.cache_write_1h), is_whole=False)
+    start: Json = {**base, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    begun = Served(
+        response_id, model, Tokens(tokens.input, 1, tokens.cache_read, tokens.cache_write, tokens.cache_write_1h), is_whole=False
+    )
     served = Served(response_id, model, tokens)
     block: Json = {**call, "input": {}} if is_tool else {"type": "text", "text": ""}
     deltas: list[Json] = (
@@ -234,7 +271,14 @@ def messages(body: Json, number: int, tokens: Tokens) -> Answer:
         ({"type": "content_block_start", "index": 0, "content_block": block}, None),
         *(({"type": "content_block_delta", "index": 0, "delta": delta}, None) for delta in deltas),
         ({"type": "content_block_stop", "index": 0}, None),
-        ({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": {"output_tokens": tokens.output}}, served),
+        (
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": reason, "stop_sequence": None},
+                "usage": {"output_tokens": tokens.output},
+            },
+            served,
+        ),
         ({"type": "message_stop"}, None),
     ]
     events = [(sse(step, step["type"]), told) for step, told in steps]
@@ -243,7 +287,7 @@ def messages(body: Json, number: int, tokens: Tokens) -> Answer:
 
 
 def gemini(body: Json, model_asked: str, number: int, tokens: Tokens) -> Answer:
-    response_id, model = f"gemini-response-{number:012d}", SERVED_BY.get(model_asked, model_asked)
+    response_id, model = f"gemini-response-{number:012d}", served_by(model_asked)
     parts = [part for content in body["contents"] for part in content.get("parts", [])]
     is_tool = wants_tool(body, sum(1 for part in parts if "functionResponse" in part))
     call = {"functionCall": {"name": "look_up", "args": {"what": "fox"}}}
@@ -294,10 +338,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         path = self.path.partition("?")[0]
         if self.fake.fails():
-            self.send_json(self.fake.trouble.status, {"error": {"message": "try again", "type": "server_error", "code": 500, "status": "INTERNAL"}})
+            self.send_json(
+                self.fake.trouble.status,
+                {"error": {"message": "try again", "type": "server_error", "code": 500, "status": "INTERNAL"}},
+            )
             return
         if self.fake.trouble.refuses_stream_options and "stream_options" in body:
-            self.send_json(400, {"error": {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}})
+            self.send_json(
+                400,
+                {"error": {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}},
+            )
             return
         with self.fake.lock:
             self.fake.asked.append(body)

@@ -13,7 +13,9 @@ def main() -> None:
     url, key, spool, name = sys.argv[1:]
     tallybook = Tallybook(key, url=url, meter=MeterSettings(linger_s=0.005, spool=spool), on_error=lambda _problem: None)
     for number in itertools.count():
-        event_id = tallybook.meter.track("user_1", "ai_chat", event_id=f"{name}-{number}", model="gpt-4o", input_tokens=1000, output_tokens=10)
+        event_id = tallybook.meter.track(
+            "user_1", "ai_chat", event_id=f"{name}-{number}", model="gpt-4o", input_tokens=1000, output_tokens=10
+        )
         sys.stdout.write(event_id + "\n")
         sys.stdout.flush()
         time.sleep(_PAUSE_S)

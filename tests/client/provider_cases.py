@@ -199,7 +199,12 @@ class AnthropicMessages(OpenAIChat):
             if not calls:
                 return answers
             messages.append({"role": "assistant", "content": [call.to_dict() for call in calls]})
-            messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "jumps"} for call in calls]})
+            messages.append(
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "jumps"} for call in calls],
+                }
+            )
 
 
 class Gemini:
@@ -359,7 +364,9 @@ class LangChainAnthropic(LangChain):
 
     def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
         self.is_async = is_async
-        return package("langchain_anthropic").ChatAnthropic(model="claude-sonnet-4-6", api_key="x", base_url=fake.url, max_retries=2)
+        return package("langchain_anthropic").ChatAnthropic(
+            model="claude-sonnet-4-6", api_key="x", base_url=fake.url, max_retries=2
+        )
 
 
 def without_run_id(message: Json) -> Json:
@@ -386,14 +393,3 @@ CASES: tuple[Case, ...] = (
     LangChain(),
     LangChainAnthropic(),
 )
-
-
-def names(cases: Iterable[Case]) -> list[str]:
-    return [case.name for case in cases]
-
-
-def versions() -> dict[str, str]:
-    """The versions of the SDKs at hand."""
-    wanted = ("openai", "anthropic", "google-genai", "litellm", "pydantic-ai-slim", "langchain-core", "langchain-openai", "langchain-anthropic")
-    found = cast("Callable[[str], str]", importlib.import_module("importlib.metadata").version)
-    return {name: found(name) for name in wanted}

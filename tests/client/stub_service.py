@@ -74,7 +74,9 @@ def running(port: int = 0) -> Generator[StubService]:
         def handle_any(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             content = self.rfile.read(length)
-            received = Received(self.command, self.path, self.headers.get("Idempotency-Key"), json.loads(content) if content else None)
+            received = Received(
+                self.command, self.path, self.headers.get("Idempotency-Key"), json.loads(content) if content else None
+            )
             reply = stub.answer(received)
             if reply.status == 0:
                 self.close_connection = True

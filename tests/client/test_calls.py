@@ -62,7 +62,9 @@ def test_features_and_plans(tallybook: Tallybook) -> None:
     plan = tallybook.plans.create(name="Pro", code="pro", consumption_model="metered", is_public=False)
     monthly = tallybook.plans.add_price(plan.id, billing_interval="monthly", price=9900, is_default=True)
     yearly = tallybook.plans.add_price("pro", billing_interval="yearly", price=99_000, trial_days=14)
-    added = tallybook.plans.add_feature("pro", feature_id="api_calls", included_amount=1000, overage=Overage(enabled=True, unit_price=100))
+    added = tallybook.plans.add_feature(
+        "pro", feature_id="api_calls", included_amount=1000, overage=Overage(enabled=True, unit_price=100)
+    )
     assert (added.included_amount, added.overage) == (1000, Overage(enabled=True, unit_price=100))
     assert tallybook.plans.update_feature("pro", "api_calls", included_amount=2000).included_amount == 2000
     assert tallybook.plans.update_price("pro", monthly.id, price=10_900).price == 10_900
@@ -99,7 +101,10 @@ def test_subscriptions_usage_and_access(tallybook: Tallybook) -> None:
     assert (event.consumption.deducted, event.consumption.remaining, event.properties[0].value) == (502.2, 499_497.8, "apollo")
     check = customer.usage.check("ai_chat", model="gpt-4o", input_tokens=1000, output_tokens=10)
     assert (check.allowed, check.estimated_amount, check.current_balance) == (True, 31.2, 499_497.8)
-    assert (customer.features.get("ai_chat").allowed, tallybook.feature_access.get("ai_chat", customer_id="user_1").type) == (True, "usage")
+    assert (customer.features.get("ai_chat").allowed, tallybook.feature_access.get("ai_chat", customer_id="user_1").type) == (
+        True,
+        "usage",
+    )
     assert [each.code for each in customer.features.list().data] == ["ai_chat"]
     adjusted = tallybook.subscriptions.adjust_balance(made.id, amount=5000, reason="goodwill")
     assert (adjusted.amount, adjusted.new_balance) == (5000, 504_497.8)
@@ -233,11 +238,16 @@ def test_the_last_failure_is_raised(stub: StubService, status: int, kind: type[E
 
 
 def test_no_answer_is_an_error_of_its_own() -> None:
-    with Tallybook("ck_test", url="http://127.0.0.1:9", retries=1) as tallybook, pytest.raises(ConnectionFailed, match="127.0.0.1:9"):
+    with (
+        Tallybook("ck_test", url="http://127.0.0.1:9", retries=1) as tallybook,
+        pytest.raises(ConnectionFailed, match="no answer from"),
+    ):
         tallybook.customers.list()
 
 
-def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch, stub: StubService) -> None:
+def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, stub: StubService
+) -> None:
     monkeypatch.delenv("TALLYBOOK_API_KEY", raising=False)
     with pytest.raises(ValueError, match="TALLYBOOK_API_KEY"):
         Tallybook()

@@ -38,7 +38,9 @@ def test_events_are_sent_in_order_in_batches_of_up_to_a_hundred(stub: StubServic
 
 def test_an_event_is_complete_when_it_is_tracked(stub: StubService) -> None:
     with client(stub) as tallybook:
-        named = tallybook.meter.track("user_1", "ai_chat", model="gpt-4o", input_tokens=7, cache_write_1h_tokens=1, properties={"a": "b"})
+        named = tallybook.meter.track(
+            "user_1", "ai_chat", model="gpt-4o", input_tokens=7, cache_write_1h_tokens=1, properties={"a": "b"}
+        )
         tallybook.flush()
     sent = stub.recorded[named]
     assert sent.pop("timestamp").endswith("Z")
@@ -77,7 +79,7 @@ def test_retry_after_is_honoured(stub: StubService) -> None:
 
 
 def test_only_the_events_that_the_service_wants_again_are_sent_again(stub: StubService) -> None:
-    results = [{"status": "accepted"}, {"status": "retry", "error": {}}, {"status": "duplicate"}]
+    results: list[dict[str, object]] = [{"status": "accepted"}, {"status": "retry", "error": {}}, {"status": "duplicate"}]
     stub.decide = lambda _request, number: Reply(200, {"results": results}) if number == 1 else None
     with client(stub) as tallybook:
         ids = [tallybook.meter.track("user_1", "api_calls") for _ in range(3)]
@@ -89,7 +91,9 @@ def test_only_the_events_that_the_service_wants_again_are_sent_again(stub: StubS
 
 def test_a_refused_event_is_reported_and_costs_no_other(stub: StubService) -> None:
     refusal = {"status": "invalid", "error": {"code": "model_not_found", "message": "No model gpt-9."}}
-    stub.decide = lambda request, _number: Reply(200, {"results": [refusal, *[{"status": "accepted"}] * (len(request.body["events"]) - 1)]})
+    stub.decide = lambda request, _number: Reply(
+        200, {"results": [refusal, *[{"status": "accepted"}] * (len(request.body["events"]) - 1)]}
+    )
     problems: list[Problem] = []
     with client(stub, problems, linger_s=0.1) as tallybook:
         ids = [tallybook.meter.track("user_1", "ai_chat", model="gpt-9") for _ in range(2)]
@@ -127,7 +131,12 @@ def test_a_wrong_key_loses_nothing(stub: StubService) -> None:
 def held(stub: StubService) -> threading.Event:
     """Keep the service from answering until the event is set."""
     go = threading.Event()
-    stub.decide = lambda _request, _number: None if go.wait(30) else None
+
+    def decide(_request: Received, _number: int) -> Reply | None:
+        assert go.wait(30)
+        return None
+
+    stub.decide = decide
     return go
 
 
@@ -208,7 +217,9 @@ def test_a_hook_that_raises_stops_nothing(stub: StubService) -> None:
 
 def test_every_thread_may_track(stub: StubService) -> None:
     with client(stub) as tallybook:
-        threads = [threading.Thread(target=lambda: [tallybook.meter.track("u", "api_calls") for _ in range(200)]) for _ in range(8)]
+        threads = [
+            threading.Thread(target=lambda: [tallybook.meter.track("u", "api_calls") for _ in range(200)]) for _ in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -253,7 +264,7 @@ def test_the_async_meter_moves_on_to_the_next_loop_and_to_a_thread_at_the_end(st
     asyncio.run(track("second", flush=True))
     assert set(stub.recorded) == {"first", "second"}
     asyncio.run(track("third", flush=False))
-    tallybook.meter._send_at_exit()
+    tallybook.meter._send_at_exit()  # pyright: ignore[reportPrivateUsage]
     assert set(stub.recorded) == {"first", "second", "third"}
 
 

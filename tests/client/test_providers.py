@@ -1,5 +1,8 @@
-"""Each AI client, sync and async, in each way a call can go: the caller sees what it sees without the wrapper, and what is recorded in
-Postgres is the fake provider's own count, once, at the price of the model that served."""
+"""Each AI client, sync and async, in each way a call can go.
+
+The caller sees what it sees without the wrapper, and what is recorded in Postgres is the fake provider's own count, once, at the price
+of the model that served.
+"""
 
 import asyncio
 import gc
@@ -106,7 +109,9 @@ async def seen_without(way: Way, case: Case, *, is_async: bool) -> list[Any]:
             await shut(client)
 
 
-async def seen_with(way: Way, case: Case, meter: Tallybook | AsyncTallybook, customer: str, *, is_async: bool) -> tuple[list[Any], list[Served]]:
+async def seen_with(
+    way: Way, case: Case, meter: Tallybook | AsyncTallybook, customer: str, *, is_async: bool
+) -> tuple[list[Any], list[Served]]:
     with fake_provider.running() as fake:
         original = case.client(fake, is_async=is_async)
         client = tracked(original, tallybook=meter, feature="ai_chat", customer_id=customer, provider=owner(case))
@@ -157,7 +162,9 @@ async def test_the_caller_sees_no_difference_and_every_token_is_recorded_once(
     case: Case, way: Way, shared_account: Account, *, is_async: bool
 ) -> None:
     if not is_async and case.name.startswith("pydantic-ai") and way in STREAMS:
-        pytest.skip("pydantic-ai's sync streams run the async ones in a loop of their own, which can't be done inside the loop of a test")
+        pytest.skip(
+            "pydantic-ai's sync streams run the async ones in a loop of their own, which can't be done inside the loop of a test"
+        )
     customer, problems = new_customer(shared_account), list[Problem]()
     without = await seen_without(way, case, is_async=is_async)
     kind = AsyncTallybook if is_async else Tallybook

@@ -16,8 +16,8 @@ from tallybook.client.meter.spool import Spool
 from tallybook.client.meter.store import Full
 from tests.client import stub_service
 from tests.client.stub_service import Received, Reply, StubService
-from tests.support.service import Account
 from tests.support.recorded import recorded_events
+from tests.support.service import Account
 
 KEY = "ck_test"
 ROOM = 1_000_000
@@ -56,7 +56,7 @@ def test_what_a_dead_process_left_is_adopted_from_where_it_stopped(tmp_path: Pat
     for number in range(120):
         dead.put(b"%d" % number)
     dead.settle(dead.batch(), again=[])
-    dead._own.close()
+    dead._own.close()  # pyright: ignore[reportPrivateUsage]
     living = opened(tmp_path)
     assert living.pending == 20
     assert living.batch().payloads == [b"%d" % number for number in range(100, 120)]
@@ -76,7 +76,7 @@ def test_half_a_line_was_never_acknowledged_and_is_not_sent(tmp_path: Path) -> N
     [path] = tmp_path.glob("*.jsonl")
     with path.open("ab") as file:
         file.write(b'{"half')
-    dead._own.close()
+    dead._own.close()  # pyright: ignore[reportPrivateUsage]
     living = opened(tmp_path)
     assert living.batch().payloads == [b"whole"]
     living.put(b"next")
@@ -108,13 +108,20 @@ def test_a_full_spool_says_so_and_has_room_again_when_events_are_sent(tmp_path: 
     store.put(b"0123456789")
 
 
-def test_a_disk_that_refuses_costs_the_event_and_not_the_caller(stub: StubService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def short_write(_file: int, _data: bytes, _at: int) -> int:
+    """What a full disk does."""
+    return 3
+
+
+def test_a_disk_that_refuses_costs_the_event_and_not_the_caller(
+    stub: StubService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problems: list[Problem] = []
     with Tallybook(KEY, url=stub.url, meter=meter(tmp_path), on_error=problems.append) as tallybook:
         tallybook.meter.track("user_1", "api_calls", event_id="before")
         assert tallybook.flush(10)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "pwrite", lambda _file, _data, _at: 3)  # pyright: ignore[reportUnknownLambdaType]
+            patch.setattr(os, "pwrite", short_write)
             tallybook.meter.track("user_1", "api_calls", event_id="refused by the disk")
         tallybook.meter.track("user_1", "api_calls", event_id="after")
         assert tallybook.flush(10)
@@ -174,7 +181,9 @@ def test_a_kill_loses_nothing_and_doubles_nothing(ai_account: Account, tmp_path:
     chance = random.Random(1)
     acknowledged: set[str] = set()
     for number in range(6):
-        acknowledged |= kill_while_tracking(ai_account.service.url, ai_account.key, tmp_path, f"life{number}", chance.uniform(0.02, 0.25))
+        acknowledged |= kill_while_tracking(
+            ai_account.service.url, ai_account.key, tmp_path, f"life{number}", chance.uniform(0.02, 0.25)
+        )
     with Tallybook(ai_account.key, url=ai_account.service.url, meter=meter(tmp_path)) as tallybook:
         assert tallybook.flush(60)
         assert tallybook.meter.counters["refused"] == 0

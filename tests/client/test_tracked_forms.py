@@ -5,7 +5,7 @@ import contextlib
 import gc
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +18,12 @@ from tests.client.stub_service import Reply, StubService
 Json = dict[str, Any]
 CHAT: Json = {"model": "gpt-4o", "messages": [{"role": "user", "content": ASK}]}
 MESSAGE: Json = {"model": "claude-sonnet-4-6", "max_tokens": 100, "messages": [{"role": "user", "content": ASK}]}
-SCHEMA: Json = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": False}
+SCHEMA: Json = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
 FORMAT: Json = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
 TEXT_FORMAT: Json = {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True}}
 
@@ -55,7 +60,7 @@ def plain_value(value: Any) -> Any:
     """What a form gave the caller, as values that can be compared."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
-    return [plain_value(each) for each in value] if isinstance(value, list) else value
+    return [plain_value(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 # Each form is a way to make one call and returns what the caller saw.
@@ -219,14 +224,23 @@ CHAT_FORMS = (
 FORMS = (
     *((OpenAIChat(), form) for form in CHAT_FORMS),
     *((OpenAIResponses(), form) for form in (responses_raw, responses_helper, responses_parse)),
-    *((AnthropicMessages(), form) for form in (messages_raw, messages_lines, messages_helper, messages_helper_broken_off, messages_tool_runner)),
+    *(
+        (AnthropicMessages(), form)
+        for form in (messages_raw, messages_lines, messages_helper, messages_helper_broken_off, messages_tool_runner)
+    ),
 )
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize(("case", "form"), FORMS, ids=[form.__name__ for _, form in FORMS])
 async def test_every_form_of_a_call_is_metered_and_looks_the_same(
-    case: Any, form: Callable[[Any], Awaitable[Any]], fake: FakeProvider, stub: StubService, tallybook: Tallybook, *, is_async: bool
+    case: Any,
+    form: Callable[[Any], Awaitable[Any]],
+    fake: FakeProvider,
+    stub: StubService,
+    tallybook: Tallybook,
+    *,
+    is_async: bool,
 ) -> None:
     with fake_provider.running() as other:
         plain = case.client(other, is_async=is_async)
@@ -254,7 +268,9 @@ def test_the_original_client_is_not_metered(fake: FakeProvider, stub: StubServic
     assert stub.recorded == {}
 
 
-def test_a_client_tracked_twice_counts_once_as_the_outer_one_says(fake: FakeProvider, stub: StubService, tallybook: Tallybook) -> None:
+def test_a_client_tracked_twice_counts_once_as_the_outer_one_says(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook
+) -> None:
     with openai_client(fake) as original:
         inner = tracked(original, tallybook=tallybook, feature="inner", customer_id="inner")
         outer = tracked(inner.with_options(timeout=5), tallybook=tallybook, feature="ai_chat", customer_id="user_1")
@@ -268,7 +284,9 @@ def test_customer_and_feature_come_from_the_context_the_arguments_or_callables(
 ) -> None:
     users = iter(["asked_1", "asked_2"])
     with openai_client(fake) as original:
-        client = tracked(original, tallybook=tallybook, feature="ai_chat", customer_id=lambda: next(users), properties={"app": "web"})
+        client = tracked(
+            original, tallybook=tallybook, feature="ai_chat", customer_id=lambda: next(users), properties={"app": "web"}
+        )
         client.chat.completions.create(**CHAT)
         client.chat.completions.create(**CHAT)
         with attribution(customer_id="named", properties={"project": "apollo"}), attribution(feature="drafts"):
@@ -276,7 +294,11 @@ def test_customer_and_feature_come_from_the_context_the_arguments_or_callables(
         tallybook.flush(10)
     found = [(event["customerId"], event["featureCode"], event["properties"]) for event in stub.recorded.values()]
     final = {"app": "web", "usageStatus": "final"}
-    assert found == [("asked_1", "ai_chat", final), ("asked_2", "ai_chat", final), ("named", "drafts", {**final, "project": "apollo"})]
+    assert found == [
+        ("asked_1", "ai_chat", final),
+        ("asked_2", "ai_chat", final),
+        ("named", "drafts", {**final, "project": "apollo"}),
+    ]
 
 
 async def test_the_context_is_each_tasks_own(fake: FakeProvider, stub: StubService, tallybook: Tallybook) -> None:
@@ -344,7 +366,11 @@ def test_usage_that_is_not_told_can_be_estimated(fake: FakeProvider, stub: StubS
         tallybook.flush(10)
     [event] = stub.recorded.values()
     text = "".join(fake_provider.PIECES)
-    assert (event["model"], event["outputTokens"], event["properties"]["usageStatus"]) == ("openai/gpt-4o", -(-len(text) // 4), "estimated")
+    assert (event["model"], event["outputTokens"], event["properties"]["usageStatus"]) == (
+        "openai/gpt-4o",
+        -(-len(text) // 4),
+        "estimated",
+    )
     assert event["inputTokens"] >= len(ASK) // 4
 
 
@@ -359,7 +385,9 @@ def test_the_rest_of_a_stream_can_be_left_unread(fake: FakeProvider, stub: StubS
     assert (event["inputTokens"], event["outputTokens"], event["properties"]["usageStatus"]) == (1037, 1, "partial")
 
 
-def test_a_stream_that_was_broken_off_and_forgotten_is_metered_too(fake: FakeProvider, stub: StubService, tallybook: Tallybook) -> None:
+def test_a_stream_that_was_broken_off_and_forgotten_is_metered_too(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook
+) -> None:
     with openai_client(fake) as original:
         client = tracked(original, tallybook=tallybook, feature="ai_chat", customer_id="user_1")
         for _chunk in client.chat.completions.create(**CHAT, stream=True):
@@ -391,7 +419,9 @@ def test_closing_books_what_is_known_of_streams_that_are_still_read(fake: FakePr
     assert event["properties"]["usageStatus"] == "partial"
 
 
-def test_short_response_ids_are_not_trusted(fake: FakeProvider, stub: StubService, tallybook: Tallybook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_response_ids_are_not_trusted(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = fake_provider.chat
 
     def with_a_short_id(body: Json, number: int, tokens: Tokens) -> Answer:
@@ -409,8 +439,8 @@ def test_short_response_ids_are_not_trusted(fake: FakeProvider, stub: StubServic
 
 
 def test_an_unknown_client_is_refused(tallybook: Tallybook) -> None:
-    with pytest.raises(TypeError, match="builtins.dict"):
-        tracked({}, tallybook=tallybook)
+    with pytest.raises(TypeError, match=r"builtins\.dict"):
+        tracked(dict[str, str](), tallybook=tallybook)
 
 
 def closed(request: Any, _number: int) -> Reply | None:
@@ -424,7 +454,7 @@ def test_a_closed_gate_makes_no_call(fake: FakeProvider, stub: StubService, tall
     stub.decide = closed
     with openai_client(fake) as original:
         client = tracked(original, tallybook=tallybook, feature="ai_chat", customer_id="user_1", provider="openai", gate=True)
-        with pytest.raises(GateClosed, match="user_1.*insufficient_balance: The balance is used up") as stopped:
+        with pytest.raises(GateClosed, match=r"user_1.*insufficient_balance: The balance is used up") as stopped:
             client.chat.completions.create(**CHAT)
     assert (stopped.value.code, stopped.value.customer_id, stopped.value.feature) == ("insufficient_balance", "user_1", "ai_chat")
     [asked] = stub.requests
@@ -435,7 +465,9 @@ def test_a_closed_gate_makes_no_call(fake: FakeProvider, stub: StubService, tall
 async def test_a_closed_gate_stops_async_calls_too(fake: FakeProvider, stub: StubService, kind: Any) -> None:
     stub.decide = closed
     tallybook = kind("ck_test", url=stub.url)
-    client = tracked(OpenAIChat().client(fake, is_async=True), tallybook=tallybook, feature="ai_chat", customer_id="user_1", gate=True)
+    client = tracked(
+        OpenAIChat().client(fake, is_async=True), tallybook=tallybook, feature="ai_chat", customer_id="user_1", gate=True
+    )
     with pytest.raises(GateClosed):
         await client.chat.completions.create(**CHAT)
     await shut(client)
@@ -480,5 +512,5 @@ def test_what_was_tracked_is_forgotten(fake: FakeProvider, tallybook: Tallybook)
             list(client.chat.completions.create(**CHAT, stream=True))
             client.chat.completions.create(**CHAT)
         gc.collect()
-    assert tallybook.meter.outbox._open == {}
-    assert tallybook.meter.outbox._underway == {}
+    assert tallybook.meter.outbox._open == {}  # pyright: ignore[reportPrivateUsage]
+    assert tallybook.meter.outbox._underway == {}  # pyright: ignore[reportPrivateUsage]

@@ -10,7 +10,7 @@ import pytest
 from tallybook.charge.till import Till
 from tallybook.cli import quarantine as command
 from tallybook.core import errors
-from tallybook.core.usage_log import Kind
+from tallybook.core.usage_log import Kind, Record
 from tallybook.flows import reconcile
 from tallybook.flows.reconcile import Report
 from tallybook.rollup import quarantine, rules, store
@@ -52,10 +52,10 @@ async def test_an_event_whose_effect_is_booked_is_added_without_changing_the_poo
 ) -> None:
     """Fails when a retry books the effect a second time, or forgets the event's place or hour."""
     with monkeypatch.context() as older:
-        older.setattr(rules, "_detail_problems", lambda _record: iter(["a rule that is gone later"]))
-        older.setattr(rules, "TEXT_FIELDS", ("pool",))
+        older.setattr(rules, "MOMENT_MS_MAX", 1)
+        older.setattr(rules, "detail_problem", refused_by_an_older_version)
         await till.charge([tills.usage(1, "first", 5, opening=100), tills.usage(1, "late", 30, opening=100)])
-        await set_aside_by_record(book, older)
+        await book.roll_up()
     assert [(item.what.position, item.what.booked) for item in await items(book)] == [(0, True), (1, True)]
     assert (await look(book)).is_clean
     balance = await book.number("SELECT balance FROM pool_balances")
@@ -68,21 +68,8 @@ async def test_an_event_whose_effect_is_booked_is_added_without_changing_the_poo
     assert (await look(book)).is_clean
 
 
-async def set_aside_by_record(book: Book, patched: pytest.MonkeyPatch) -> None:
-    """Roll up so that every record is looked at alone."""
-    from tallybook.rollup import aggregate  # noqa: PLC0415 - the module is patched, not its name
-
-    original = aggregate._frame
-    calls: list[int] = []
-
-    def refuse_once(decoded: aggregate.Decoded) -> object:
-        calls.append(1)
-        if len(calls) == 1:
-            raise aggregate.UnstorableError
-        return original(decoded)
-
-    patched.setattr(aggregate, "_frame", refuse_once)
-    await book.roll_up()
+def refused_by_an_older_version(_record: Record) -> str:
+    return "a rule that is gone later"
 
 
 async def test_an_entry_that_nothing_of_was_booked_is_booked_whole(
@@ -193,9 +180,7 @@ async def test_a_retry_does_not_open_a_pool_again_that_was_closed_meanwhile(book
     assert (row["closed"], int(row["balance"])) == (True, 0)
 
 
-async def test_what_is_dropped_stays_on_record_and_its_booked_effect_in_the_sums(
-    book: Book, till: Till
-) -> None:
+async def test_what_is_dropped_stays_on_record_and_its_booked_effect_in_the_sums(book: Book, till: Till) -> None:
     """Fails when dropping deletes the row, or the sums forget the effect that the pools have."""
     await till.charge([tills.usage(1, "bad\0id", 30, opening=100), tills.usage(1, "good", 5, opening=100)])
     await book.roll_up()
@@ -229,7 +214,9 @@ async def test_the_list_says_where_it_stood_whose_it_is_and_why_it_is_here(book:
     await book.roll_up()
     item = await only(book)
     line = command.described(item)
-    assert line.startswith(f"{item.id}  partition {tills.partition_of(7)} entry 1 record 0  pools have it  tenant 1 customer 7 pool")
+    assert line.startswith(
+        f"{item.id}  partition {tills.partition_of(7)} entry 1 record 0  pools have it  tenant 1 customer 7 pool"
+    )
     assert line.endswith("event_id contains NUL")
     await quarantine.drop(book.database, item.id, "a client's bug", books.NOW)
     [dropped] = await quarantine.every(book.database, with_dropped=True)

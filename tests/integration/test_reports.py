@@ -184,6 +184,13 @@ async def test_usage_by_time_is_what_the_raw_events_say_in_every_time_zone(books
     await check(books, "usage", word, zone)
 
 
+@pytest.mark.parametrize("word", ["hour", "day"])
+async def test_a_zone_half_an_hour_off_is_exact_between_whole_hours_too(books: Books, word: str) -> None:
+    """Mutant: any question between whole hours is answered from the totals by UTC hour."""
+    whole = {"from": "2026-03-01T00:00:00+00:00", "to": "2026-06-01T00:00:00+00:00"}
+    await check(books, "usage", word, "Asia/Kolkata", page_rows=1000, **whole)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -54,7 +54,8 @@ async def world(own_stores: Stores) -> AsyncGenerator[World]:
 async def send(world: World, customer: str) -> Answer:
     """A batch of new events."""
     events = [
-        {"customerId": customer, "featureCode": "api_calls", "eventId": f"b{next(world.events)}", "value": 1} for _ in range(_BATCH)
+        {"customerId": customer, "featureCode": "api_calls", "eventId": f"b{next(world.events)}", "value": 1}
+        for _ in range(_BATCH)
     ]
     return await world.api.send("POST", "/api/v1/usage/events/batch", {"events": events})
 

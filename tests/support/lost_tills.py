@@ -1,10 +1,13 @@
 """Installations on a till of their own that can lose its Redis: emptied, swapped for an older copy, or for another one's."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
+import msgspec
+
 from tallybook.charge.fence import Claim
-from tallybook.charge.till import Receipt, Till, TillSettings
+from tallybook.charge.till import Charge, Receipt, Till, TillSettings
 from tallybook.core import errors
 from tallybook.flows import claim, reconcile
 from tallybook.flows.reconcile import Report
@@ -62,9 +65,16 @@ async def look(services: Services) -> Report:
 
 
 async def use(till: Till, customer_id: int, event_id: str, amount: int) -> Receipt:
-    """One event on the customer's pool of 1000."""
-    [receipt] = await till.charge([tills.usage(customer_id, event_id, amount, opening=1000, blocks=True, spare="credits")])
+    """One event on the customer's pool of 1000, with a fingerprint of its own."""
+    [receipt] = await till.charge([event(customer_id, event_id, amount)])
     return receipt
+
+
+def event(customer_id: int, event_id: str, amount: int) -> Charge:
+    """The same as it is sent; another amount is another payload."""
+    charge = tills.usage(customer_id, event_id, amount, opening=1000, blocks=True, spare="credits")
+    fingerprint = hashlib.blake2b(f"{event_id} {amount}".encode(), digest_size=12).digest()
+    return msgspec.structs.replace(charge, record=msgspec.structs.replace(charge.record, fingerprint=fingerprint))
 
 
 async def copy_of(client: Redis) -> Copy:
@@ -90,4 +100,3 @@ async def offsets(services: Services) -> list[int]:
     """How far the book has read."""
     read = await rollup_store.offsets(services.database, range(api.PARTITIONS))
     return [read[partition] for partition in range(api.PARTITIONS)]
-

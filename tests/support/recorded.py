@@ -66,5 +66,6 @@ async def _caught_up(connection: postgres.Connection, client: redis.Redis) -> bo
 
 
 def _event(row: dict[str, Any]) -> RecordedEvent:
-    found = {name: row[name] for name in RecordedEvent.__dataclass_fields__ if name in row}
-    return RecordedEvent(**found | {"charge_nano": -row["amount"] if row["amount"] < 0 else row["amount"], "properties": row["properties"] or {}})
+    found: dict[str, Any] = {name: row[name] for name in RecordedEvent.__dataclass_fields__ if name in row}
+    found |= {"charge_nano": abs(row["amount"]), "properties": row["properties"] or {}}
+    return RecordedEvent(**found)

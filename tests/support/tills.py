@@ -26,7 +26,7 @@ def usage(customer_id: int, event_id: str, amount: int, *, opening: int, blocks:
     return Charge(partition_of(customer_id), record, -amount, opening, blocks, spare)
 
 
-def change(  # noqa: PLR0913 - all of them are what a change is
+def change(
     kind: Kind, customer_id: int, name: str, amount: int, *, pool: str = log_builder.POOL, opening: int = 0, spare: str = ""
 ) -> Charge:
     """An adjustment, set or expiry; `name` is its identity."""

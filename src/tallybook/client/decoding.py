@@ -68,7 +68,9 @@ def _reader(kind: Any) -> _Reader:
 
 def _read_fields(kind: Any, given: Any) -> Any:
     values = cast("Mapping[str, Any]", given)
-    return kind(**{name: read_one(values.get(key)) for name, key, read_one in _fields(kind) if key in values or name in _required(kind)})
+    return kind(
+        **{name: read_one(values.get(key)) for name, key, read_one in _fields(kind) if key in values or name in _required(kind)}
+    )
 
 
 @functools.cache
@@ -80,7 +82,9 @@ def _fields(kind: Any) -> tuple[tuple[str, str, _Reader], ...]:
 @functools.cache
 def _required(kind: Any) -> frozenset[str]:
     missing = dataclasses.MISSING
-    return frozenset(field.name for field in dataclasses.fields(kind) if field.default is missing and field.default_factory is missing)
+    return frozenset(
+        field.name for field in dataclasses.fields(kind) if field.default is missing and field.default_factory is missing
+    )
 
 
 def _optional(inner: _Reader) -> _Reader:

@@ -35,7 +35,9 @@ class QueueFull(TallybookError):
 class APIError(TallybookError):
     """The service answered with an error."""
 
-    def __init__(self, status: int, error: Mapping[str, Any], *, request_id: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, status: int, error: Mapping[str, Any], *, request_id: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         """`error` is the error object of the response."""
         super().__init__(str(error.get("message") or f"the service answered with status {status}"))
         self.status = status
@@ -90,7 +92,7 @@ class ServiceError(APIError):
 
 
 class GateClosed(TallybookError):
-    """A gated call was not made. `code` says why: `insufficient_balance`, `insufficient_credits`, `model_not_found`, …"""
+    """A gated call was not made. `code` says why, for example `insufficient_balance` or `model_not_found`."""
 
     def __init__(self, code: str, message: str, *, customer_id: str | None, feature: str | None) -> None:
         """Keeps what the application needs to tell its user."""

@@ -37,7 +37,8 @@ class Pressure:
     refuse: Callable[[], errors.TallybookError] | None = None
     lag_s: float = 0.0
     """How long ago the oldest entry was written that the book has not read, as far as this process has seen; within a second."""
-    _waiting: deque[Sample] = field(default_factory=deque[Sample])
+    waiting: deque[Sample] = field(default_factory=deque[Sample])
+    """What was seen and is not all in the book yet, oldest first; bounded."""
 
     def observe(self, sample: Sample, lag_s_max: int) -> None:
         """Take note of what was seen. `lag_s_max` 0: the book may fall behind without limit."""
@@ -46,13 +47,13 @@ class Pressure:
 
     def _lag_s(self, sample: Sample) -> float:
         """The age of the oldest sample of which the book has not read everything."""
-        if not self._waiting or self._waiting[-1].written != sample.written:
-            self._waiting.append(sample)
-        while self._waiting and all(read >= written for written, read in zip(self._waiting[0].written, sample.read, strict=True)):
-            self._waiting.popleft()
-        while len(self._waiting) > _SAMPLES_MAX:
-            del self._waiting[1]
-        return sample.at_s - self._waiting[0].at_s if self._waiting else 0.0
+        if not self.waiting or self.waiting[-1].written != sample.written:
+            self.waiting.append(sample)
+        while self.waiting and all(read >= written for written, read in zip(self.waiting[0].written, sample.read, strict=True)):
+            self.waiting.popleft()
+        while len(self.waiting) > _SAMPLES_MAX:
+            del self.waiting[1]
+        return sample.at_s - self.waiting[0].at_s if self.waiting else 0.0
 
 
 def _refusal(sample: Sample, lag_s: float, lag_s_max: int) -> Callable[[], errors.TallybookError] | None:

@@ -79,9 +79,7 @@ def overage_lines(
     return [line for _, line in sorted(lines, key=lambda entry: entry[0])]
 
 
-def decisions(
-    period_pools: Iterable[PoolTotals], features: Mapping[int, FeatureTerms], waiver: Waiver | None
-) -> list[Decision]:
+def decisions(period_pools: Iterable[PoolTotals], features: Mapping[int, FeatureTerms], waiver: Waiver | None) -> list[Decision]:
     """What becomes of each metered feature's overage. `waiver`: why the whole period has none to pay, if it has not.
 
     A pool whose feature has no terms in its period is decided by nobody; reconciliation finds it.

@@ -83,9 +83,7 @@ async def pools_of_period(
     return [PoolTotals(row["pool"], *(int(row[name]) for name in ("opening", "charged", "adjusted", "balance"))) for row in rows]
 
 
-async def insert_decisions(
-    connection: Connection, tenant: Tenant, customer_id: int, decisions: Sequence[Decision]
-) -> None:
+async def insert_decisions(connection: Connection, tenant: Tenant, customer_id: int, decisions: Sequence[Decision]) -> None:
     """Keep what became of the overage of a customer's pools. What was decided before stays."""
     rows = [(customer_id, one.pool, tenant.id, one.verdict, one.overage_nano) for one in decisions]
     await connection.executemany(_QUERIES["insert_decisions"], rows)

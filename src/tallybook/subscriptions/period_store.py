@@ -15,9 +15,7 @@ _QUERIES = queries.load(__package__)
 async def insert(connection: Connection, subscription_id: int, tenant_id: int, period: Period, edition: Edition) -> None:
     """Open a usage period, unless it is there already."""
     dates = (period.starts_at, period.ends_at)
-    await connection.execute(
-        _QUERIES["insert_period"], subscription_id, tenant_id, *dates, edition.features, edition.price
-    )
+    await connection.execute(_QUERIES["insert_period"], subscription_id, tenant_id, *dates, edition.features, edition.price)
 
 
 async def unclosed(connection: Connection, subscription_id: int) -> UsagePeriod | None:

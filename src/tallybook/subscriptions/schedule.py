@@ -52,7 +52,9 @@ def check(order: Order, *, is_free: bool, billing_interval: str | None, now: dat
         )
         problems.append(FieldError("startDate", message))
     if order.start_at is not None and order.start_at < EARLIEST:
-        message = f"startDate {clock.iso(order.start_at)} is too long ago; a subscription starts in {EARLIEST.year} at the earliest."
+        message = (
+            f"startDate {clock.iso(order.start_at)} is too long ago; a subscription starts in {EARLIEST.year} at the earliest."
+        )
         problems.append(FieldError("startDate", message))
     if trial_asked and order.skip_trial:
         problems.append(FieldError("customTrialDays", "customTrialDays and skipTrial contradict each other; send one of them."))

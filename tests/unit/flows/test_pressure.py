@@ -6,7 +6,9 @@ from tallybook.core import errors
 from tallybook.flows.pressure import Pressure, Sample
 
 
-def sample(at_s: float = 0.0, used: int = 0, most: int = 1000, written: tuple[int, ...] = (0, 0), read: tuple[int, ...] = (0, 0)) -> Sample:
+def sample(
+    at_s: float = 0.0, used: int = 0, most: int = 1000, written: tuple[int, ...] = (0, 0), read: tuple[int, ...] = (0, 0)
+) -> Sample:
     return Sample(at_s, used, most, written, read)
 
 
@@ -21,7 +23,13 @@ def answer(pressure: Pressure) -> tuple[int, str, int] | None:
 
 @pytest.mark.parametrize(
     ("used", "expected"),
-    [(749, None), (750, (429, "rate_limited", 5)), (899, (429, "rate_limited", 5)), (900, (503, "till_full", 5)), (1100, (503, "till_full", 5))],
+    [
+        (749, None),
+        (750, (429, "rate_limited", 5)),
+        (899, (429, "rate_limited", 5)),
+        (900, (503, "till_full", 5)),
+        (1100, (503, "till_full", 5)),
+    ],
 )
 def test_three_quarters_of_the_memory_slow_down_and_nine_tenths_stop(used: int, expected: object) -> None:
     """Fails when either bound moves, or they are mixed up."""
@@ -77,5 +85,5 @@ def test_years_of_samples_are_not_kept() -> None:
     pressure = Pressure()
     for second in range(20_000):
         pressure.observe(sample(float(second), written=(second + 1, 0)), 0)
-    assert len(pressure._waiting) <= 10_000
+    assert len(pressure.waiting) <= 10_000
     assert pressure.lag_s == 19_999

@@ -93,7 +93,9 @@ def _results(shipment: Shipment, answer: httpx.Response, url: str) -> Outcome:
     body = transport.json_of(answer)
     results = cast("dict[str, Any]", body).get("results") if isinstance(body, dict) else None
     if not isinstance(results, list) or len(cast("list[Any]", results)) != len(shipment.payloads):
-        return Failed(errors.ServiceError(answer.status_code, {"code": "bad_answer", "message": f"{url} did not answer as Tallybook does"}))
+        return Failed(
+            errors.ServiceError(answer.status_code, {"code": "bad_answer", "message": f"{url} did not answer as Tallybook does"})
+        )
     statuses = [str(each["status"]) for each in cast("list[dict[str, Any]]", results)]
     pairs = list(zip(shipment.payloads, cast("list[dict[str, Any]]", results), statuses, strict=True))
     return Delivered(

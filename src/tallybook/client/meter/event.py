@@ -34,7 +34,7 @@ def read(payload: bytes) -> dict[str, Any]:
 
 
 def now() -> str:
-    """This moment as events carry it."""
+    """The present moment as events carry it."""
     return decoding.iso(datetime.now(UTC))
 
 

@@ -137,7 +137,7 @@ class Outbox:
         self.counters.requests += len(outcomes)
         failed = [each for each in outcomes if isinstance(each, Failed)]
         if failed:
-            return Step(False, self._pause_after(failed[0]))
+            return Step(done=False, pause_s=self._pause_after(failed[0]))
         delivered = [each for each in outcomes if isinstance(each, Delivered)]
         again = [payload for each in delivered for payload in each.again]
         self._store.settle(batch, again)
@@ -145,7 +145,7 @@ class Outbox:
             self._count(each)
         self._failed_in_a_row = self._failed_in_a_row + 1 if again else 0
         self._moved()
-        return Step(True, transport.pause_s(self._failed_in_a_row) if again else 0.0)
+        return Step(done=True, pause_s=transport.pause_s(self._failed_in_a_row) if again else 0.0)
 
     def settled(self) -> int:
         """How many events were decided about, one way or the other, since the start."""
@@ -153,7 +153,7 @@ class Outbox:
         return counted.accepted + counted.duplicates + counted.refused + counted.dropped
 
     def flushed(self) -> Callable[[], bool]:
-        """A question for later: is everything that has been put in by now, or is being read by now, out?"""
+        """Tells later whether everything is out that has been put in, or is being read, by now."""
         target = self.settled() + self.pending
         reading = set(self._underway)
         return lambda: not (reading & self._underway.keys()) and (self.pending == 0 or (not reading and self.settled() >= target))

@@ -57,5 +57,5 @@ def tell(on_error: OnError | None, problem: Problem) -> None:
         return
     try:
         on_error(problem)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever a hook does, metering goes on
         _log.exception("on_error raised for %s: %s", problem.kind, problem.message)

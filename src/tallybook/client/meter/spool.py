@@ -43,9 +43,7 @@ class Segment:
         """Write one event behind the others. Raises OSError, and the file is as it was."""
         line = payload + b"\n"
         try:
-            written = os.pwrite(self._file, line, self.size)
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes could be written to {self.path}")
+            self._write(line)
             if sync:
                 os.fsync(self._file)
         except OSError:
@@ -54,6 +52,11 @@ class Segment:
             raise
         self.size += len(line)
         self.pending += 1
+
+    def _write(self, line: bytes) -> None:
+        written = os.pwrite(self._file, line, self.size)
+        if written != len(line):
+            raise OSError(f"only {written} of {len(line)} bytes could be written to {self.path}")
 
     def read(self) -> Batch:
         """The events after the settled ones, up to what one request takes."""

@@ -22,7 +22,7 @@ class Batch:
     end: int = 0
 
 
-class Full(Exception):  # noqa: N818 - a state, not an error
+class Full(Exception):
     """There is no room for the event."""
 
 

@@ -120,7 +120,8 @@ class AsyncMeter(Queue):
             loop.call_soon_threadsafe(self._moved.set)
 
     async def _run(self) -> None:
-        async with httpx.AsyncClient(timeout=self.outbox.address.timeout_s) as http:
+        address = self.outbox.address
+        async with httpx.AsyncClient(timeout=address.timeout_s, verify=address.needs_certificates()) as http:
             while True:
                 await self._signal.wait()
                 self._signal.clear()

@@ -90,7 +90,8 @@ class Meter(Queue):
             self._progress.notify_all()
 
     def _run(self) -> None:
-        with httpx.Client(timeout=self.outbox.address.timeout_s) as http:
+        address = self.outbox.address
+        with httpx.Client(timeout=address.timeout_s, verify=address.needs_certificates()) as http:
             while not (self._closing.is_set() and (self._given_up or not self.outbox.pending)):
                 self._signal.wait()
                 self._signal.clear()

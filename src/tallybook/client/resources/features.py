@@ -30,7 +30,9 @@ def update(
     code: str, *, name: str | Unset = UNSET, description: str | Unset | None = UNSET, unit_name: str | Unset | None = UNSET
 ) -> Request[Feature]:
     """Change what is given; None removes."""
-    return Request("PATCH", f"/features/{code}", reader(Feature), changes(name=name, description=description, unit_name=unit_name))
+    return Request(
+        "PATCH", f"/features/{code}", reader(Feature), changes(name=name, description=description, unit_name=unit_name)
+    )
 
 
 def delete(code: str) -> Request[Deleted]:

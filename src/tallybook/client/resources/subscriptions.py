@@ -56,12 +56,19 @@ def list_(
     *, customer_id: str | None = None, status: str | None = None, limit: int | None = None, cursor: str | None = None
 ) -> Request[ListOf[Subscription]]:
     """Subscriptions, newest first."""
-    return Request("GET", "/subscriptions", page(Subscription), query=query(customer_id=customer_id, status=status, limit=limit, cursor=cursor))
+    return Request(
+        "GET",
+        "/subscriptions",
+        page(Subscription),
+        query=query(customer_id=customer_id, status=status, limit=limit, cursor=cursor),
+    )
 
 
 def cancel(subscription_id: str, *, reason: str | None = None, immediate: bool | None = None) -> Request[Subscription]:
     """End a subscription with its billing cycle, or at once."""
-    return Request("POST", f"/subscriptions/{subscription_id}/cancel", reader(Subscription), present(reason=reason, immediate=immediate))
+    return Request(
+        "POST", f"/subscriptions/{subscription_id}/cancel", reader(Subscription), present(reason=reason, immediate=immediate)
+    )
 
 
 def uncancel(subscription_id: str) -> Request[Subscription]:
@@ -70,7 +77,11 @@ def uncancel(subscription_id: str) -> Request[Subscription]:
 
 
 def adjust_balance(
-    subscription_id: str, *, amount: int, reason: str | None = None, type: Literal["credits", "balance"] | None = None  # noqa: A002 - the API's word
+    subscription_id: str,
+    *,
+    amount: int,
+    reason: str | None = None,
+    type: Literal["credits", "balance"] | None = None,  # noqa: A002 - the API's word
 ) -> Request[BalanceAdjustment]:
     """Add (below zero: take away) whole credits, or a balance in rate scale (10000 = $1.00)."""
     body = present(amount=amount, reason=reason, type=type)

@@ -21,7 +21,7 @@ class Reading(Protocol):
         """Whether nothing more comes that matters."""
         ...
 
-    def feed(self, item: Any) -> Any:
+    def feed(self, item: Any, /) -> Any:
         """Look at a part."""
         ...
 

@@ -24,8 +24,9 @@ def track_google(client: T, tracker: Tracker) -> T:
         tracker.require_sync_gate()
     made: Any = twins.twin(client)
     twins.without_finalizer(made)
-    original: Any = twins.original_of(client)._api_client  # noqa: SLF001 - what every request goes through
-    api_client = copy.copy(original)
+    source: Any = twins.original_of(client)
+    original: Any = source._api_client  # noqa: SLF001 - what every request goes through
+    api_client: Any = copy.copy(original)
     twins.without_finalizer(api_client)
     calls = _Calls(original, tracker)
     twins.override(
@@ -41,12 +42,12 @@ def track_google(client: T, tracker: Tracker) -> T:
 
 def _adopt(holder: Any, original: Any, api_client: Any, depth: int) -> None:
     """Give a twin, and copies of all modules in it, the tracked API client instead of the original."""
-    for name, value in list(vars(holder).items()):
+    for name, value in twins.state(holder).items():
         if value is original:
             object.__setattr__(holder, name, api_client)
-        elif name != "_tallybook_original" and depth and getattr(value, "__dict__", {}).get("_api_client") is original:
-            module = copy.copy(value)
-            if hasattr(type(module), "__del__"):
+        elif name != "_tallybook_original" and depth and getattr(value, "_api_client", None) is original:
+            module: Any = copy.copy(value)
+            if hasattr(module, "__del__"):
                 twins.without_finalizer(module)
             _adopt(module, original, api_client, depth - 1)
             object.__setattr__(holder, name, module)
@@ -125,7 +126,9 @@ class _Calls:
         source = self._original.request_streamed(http_method, path, request_dict, *more, **named)
         yield from streams.passed_on(self._tracker, ItemReading(call, _READER), source)
 
-    async def async_request_streamed(self, http_method: str, path: str, request_dict: Any, *more: Any, **named: Any) -> AsyncGenerator[Any]:
+    async def async_request_streamed(
+        self, http_method: str, path: str, request_dict: Any, *more: Any, **named: Any
+    ) -> AsyncGenerator[Any]:
         """One streamed call."""
         call = self._begin(path, request_dict)
         if call is None:

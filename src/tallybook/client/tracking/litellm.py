@@ -11,8 +11,8 @@ from tallybook.client.tracking.tracker import Call, Tracker
 from tallybook.client.tracking.usage import Usage
 
 T = TypeVar("T")
-_FUNCTIONS: Final = ("completion", "acompletion", "text_completion", "atext_completion", "embedding", "aembedding", "responses", "aresponses")
-_TAKE_USAGE_OPTION: Final = frozenset({"completion", "acompletion", "text_completion", "atext_completion"})
+_COMPLETIONS: Final = ("completion", "acompletion", "text_completion", "atext_completion")
+_FUNCTIONS: Final = (*_COMPLETIONS, "embedding", "aembedding", "responses", "aresponses")
 _OWNERS: Final = {
     "anthropic": "anthropic",
     "azure": "openai",
@@ -55,12 +55,14 @@ def track_router(router: T, tracker: Tracker) -> T:
     """A twin of a Router."""
     made = twins.twin(router)
     original = twins.original_of(router)
-    twins.override(made, **{name: _tracked(getattr(original, name), name, tracker) for name in _FUNCTIONS if hasattr(original, name)})
+    twins.override(
+        made, **{name: _tracked(getattr(original, name), name, tracker) for name in _FUNCTIONS if hasattr(original, name)}
+    )
     return made
 
 
 def _tracked(function: Callable[..., Any], name: str, tracker: Tracker) -> Callable[..., Any]:
-    calls = _Calls(function, tracker, takes_usage_option=name in _TAKE_USAGE_OPTION)
+    calls = _Calls(function, tracker, takes_usage_option=name in _COMPLETIONS)
     if inspect.iscoroutinefunction(function) or name.startswith("a"):
         return calls.call_async
     if tracker.terms.gate:
@@ -80,7 +82,7 @@ class _Calls:
         model = named.get("model", given[0] if given else None)
         body = [named.get(name) for name in ("messages", "input", "prompt")] + list(given[1:2])
         call = self._tracker.begin(model, body, None)
-        options = named.get("stream_options") or {}
+        options: dict[str, Any] = named.get("stream_options") or {}
         if not self._takes_usage_option or named.get("stream") is not True or options.get("include_usage"):
             return call, named, False
         return call, {**named, "stream_options": {**options, "include_usage": True}}, True
@@ -168,7 +170,9 @@ def _is_usage_only(item: Any) -> bool:
     """The chunk that is there for the usage: it has nothing else to say."""
     if usage.get(item, "usage") is None:
         return False
-    return not any(usage.get(choice, "finish_reason") or _says(usage.get(choice, "delta")) for choice in usage.get(item, "choices") or ())
+    return not any(
+        usage.get(choice, "finish_reason") or _says(usage.get(choice, "delta")) for choice in usage.get(item, "choices") or ()
+    )
 
 
 def _says(delta: Any) -> bool:

@@ -19,7 +19,9 @@ _SDKS: tuple[tuple[str, tuple[str, ...], Track], ...] = (
 def is_a(value: object, package: str, *paths: str) -> bool:
     """Whether a value is of a class of a package that is loaded."""
     module = sys.modules.get(package)
-    return module is not None and any(isinstance(value, kind) for kind in (_class(module, path) for path in paths) if kind is not None)
+    return module is not None and any(
+        isinstance(value, kind) for kind in (_class(module, path) for path in paths) if kind is not None
+    )
 
 
 def _class(module: object, path: str) -> type | None:

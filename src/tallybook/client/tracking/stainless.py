@@ -37,11 +37,11 @@ class Route:
 
     read: Callable[[Any], Usage | None]
     shape: Callable[[bool, bool], Shape]
-    """From: whether the usage option was put in by us, and whether to keep the output for an estimate."""
+    """Made from: whether the usage option was put in by us, and whether to keep the output for an estimate."""
     has_usage_option: bool = False
 
 
-_CHAT: Final = Route(usage.of_openai_chat, lambda injected, keep: ChatShape(injected=injected, keep_output=keep), has_usage_option=True)
+_CHAT: Final = Route(usage.of_openai_chat, ChatShape, has_usage_option=True)
 _EMBEDDINGS: Final = Route(usage.of_openai_chat, lambda _injected, _keep: SimpleShape(usage.of_openai_chat))
 _RESPONSES: Final = Route(usage.of_openai_responses, lambda _injected, _keep: ResponsesShape())
 _MESSAGES: Final = Route(usage.of_anthropic, lambda _injected, _keep: MessagesShape())
@@ -75,7 +75,8 @@ def _track(client: T, tracker: Tracker, routes: Mapping[str, Route], sdk: str) -
     made: Any = twins.twin(client)
     original: Any = twins.original_of(client)
     hooks = _Hooks(made, tracker, routes, _owner(original, sdk))
-    is_async = inspect.iscoroutinefunction(type(original).request)
+    kind = cast("Any", type(original))
+    is_async = inspect.iscoroutinefunction(kind.request)
     if not is_async:
         tracker.require_sync_gate()
 
@@ -106,9 +107,9 @@ class _Hooks:
     """The methods of a twin. Those of the class do the work; these look on."""
 
     def __init__(self, client: Any, tracker: Tracker, routes: Mapping[str, Route], owner: str | None) -> None:
-        kind = type(client)
-        self._request = kind.request.__get__(client)
-        self._process = kind._process_response.__get__(client)  # noqa: SLF001 - where every answer passes
+        kind = cast("Any", type(client))
+        self._request: Callable[..., Any] = kind.request.__get__(client)
+        self._process: Callable[..., Any] = kind._process_response.__get__(client)  # noqa: SLF001 - where every answer passes
         self._tracker = tracker
         self._routes = routes
         self._owner = owner
@@ -202,7 +203,7 @@ class _Hooks:
         underway = _underway.get()
         if underway is None or not response.is_success:
             return self._process(response=response, **more)
-        if not taps.is_read(response):
+        if more["stream"] or not taps.is_read(response):
             self._tracker.guarded(lambda: taps.SyncTap(response, _observation(response, underway), self._tracker))
             return self._process(response=response, **more)
         try:
@@ -218,7 +219,7 @@ class _Hooks:
         underway = _underway.get()
         if underway is None or not response.is_success:
             return await self._process(response=response, **more)
-        if not taps.is_read(response):
+        if more["stream"] or not taps.is_read(response):
             self._tracker.guarded(lambda: taps.AsyncTap(response, _observation(response, underway), self._tracker))
             return await self._process(response=response, **more)
         try:

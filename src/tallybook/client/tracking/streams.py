@@ -4,9 +4,9 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from tallybook.client.tracking import drains
+from tallybook.client.tracking import drains, twins
 from tallybook.client.tracking.tracker import Call, Tracker
 from tallybook.client.tracking.usage import Usage
 
@@ -147,9 +147,9 @@ def swap(stream: T, tracker: Tracker, reading: ItemReading, held: object, *, is_
     """
     tracker.outbox.watch(reading, held)
     made: Any = stream
-    kind = type(made)
+    kind = cast("type[object]", type(made))
     made.__class__ = type(kind.__name__, (_Swapped, kind), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
-    vars(made).update(_tallybook_reading=reading, _tallybook_tracker=tracker, _tallybook_is_async=is_async)
+    twins.override(made, _tallybook_reading=reading, _tallybook_tracker=tracker, _tallybook_is_async=is_async)
     return stream
 
 
@@ -162,6 +162,7 @@ class _Swapped:
 
     def __next__(self) -> Any:
         reading = self._tallybook_reading
+        item: Any
         while True:
             try:
                 item = super().__next__()  # type: ignore[misc] - the class this is put before has it
@@ -172,10 +173,11 @@ class _Swapped:
                 reading.fail()
                 raise
             if reading.feed(item):
-                return item
+                return cast("Any", item)
 
     async def __anext__(self) -> Any:
         reading = self._tallybook_reading
+        item: Any
         while True:
             try:
                 item = await super().__anext__()  # type: ignore[misc] - the class this is put before has it
@@ -186,7 +188,7 @@ class _Swapped:
                 reading.fail()
                 raise
             if reading.feed(item):
-                return item
+                return cast("Any", item)
 
     async def aclose(self) -> None:
         """Close, or have the rest read first."""

@@ -7,9 +7,9 @@ not wait for that, and sees a closed response.
 import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
-from tallybook.client.tracking import drains
+from tallybook.client.tracking import drains, twins
 from tallybook.client.tracking.tracker import Tracker
 from tallybook.client.tracking.wire import Observation
 
@@ -48,9 +48,10 @@ class _Tap:
 
     def _unread(self) -> Any:
         """A response that reads the same stream from its start, without the tap and as if nobody had closed it."""
-        fresh = object.__new__(type(self._response))
+        kind = cast("Any", type(self._response))
+        fresh: Any = kind.__new__(kind)
         taps = ("iter_bytes", "close", "aiter_bytes", "aclose")
-        fresh.__dict__.update({name: value for name, value in self._response.__dict__.items() if name not in taps})
+        twins.override(fresh, **{name: value for name, value in twins.state(self._response).items() if name not in taps})
         fresh.is_closed = False
         return fresh
 

@@ -94,7 +94,9 @@ class Tracker:
         if not who.customer_id or not who.feature:
             self.outbox.counters.unattributed += 1
             missing = "customer" if not who.customer_id else "feature"
-            self.outbox.tell(Problem("unattributed", f"a call has no {missing}: name one in tracked() or attribution()", [fields]))
+            self.outbox.tell(
+                Problem("unattributed", f"a call has no {missing}: name one in tracked() or attribution()", [fields])
+            )
             return
         made = event.make(fields, event_id=_event_id(found.response_id))
         try:
@@ -158,7 +160,9 @@ class Tracker:
         except errors.APIError as error:
             raise errors.GateClosed(error.code, str(error.args[0]), customer_id=who.customer_id, feature=who.feature) from error
         if not answer.allowed:
-            raise errors.GateClosed(answer.reason or "refused", answer.message or "", customer_id=who.customer_id, feature=who.feature)
+            raise errors.GateClosed(
+                answer.reason or "refused", answer.message or "", customer_id=who.customer_id, feature=who.feature
+            )
 
 
 def _returned(answer: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 _MARK = "_tallybook_original"
@@ -23,6 +23,11 @@ def twin(original: T) -> T:
     return made
 
 
+def state(value: object) -> dict[str, Any]:
+    """What an object holds by name, as it is now."""
+    return dict(vars(value))
+
+
 def original_of(client: T) -> T:
     """The client that a twin was made of; any other client itself."""
     return vars(client).get(_MARK, client)
@@ -36,8 +41,10 @@ def override(client: Any, /, **methods: Any) -> None:
 
 def without_finalizer(client: Any) -> None:
     """Keep a twin from closing, when it is forgotten, what its original still uses. Its class keeps its name."""
-    kind = type(client)
-    client.__class__ = type(kind.__name__, (kind,), {"__del__": _nothing, "__module__": kind.__module__, "__qualname__": kind.__qualname__})
+    kind = cast("type[object]", type(client))
+    client.__class__ = type(
+        kind.__name__, (kind,), {"__del__": _nothing, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    )
 
 
 def _nothing(_client: object) -> None:

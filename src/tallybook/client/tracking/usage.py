@@ -1,6 +1,6 @@
 """What a provider says it used, from any of its spellings to one: the input is the whole prompt, cache included.
 
-Values may be objects of an SDK or the mappings of its JSON; `get` reads both.
+Values may be objects of an SDK or the dicts of its JSON; `get` reads both.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,10 +28,7 @@ class Usage:
 def get(value: Any, *names: str) -> Any:
     """The value at a path of names, or None where there is none."""
     for name in names:
-        if isinstance(value, Mapping):
-            value = cast("Mapping[str, Any]", value).get(name)
-        else:
-            value = getattr(value, name, None)
+        value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else getattr(value, name, None)
         if value is None:
             return None
     return value

@@ -21,20 +21,23 @@ _BODY_BYTES_MAX = 32 * 1024 * 1024
 class Shape(Protocol):
     """One format of answers."""
 
-    found: Usage | None
-    """What is known by now."""
     is_final: bool
-    """Whether `found` is the last word."""
+    """Whether what is known is the last word."""
     is_over: bool
     """Whether nothing more comes that matters."""
     output: str
     """Text that came, as far as it is kept for an estimate."""
 
-    def event(self, data: bytes) -> bytes:
+    @property
+    def found(self) -> Usage | None:
+        """What is known by now."""
+        ...
+
+    def event(self, data: bytes, /) -> bytes:
         """Look at one event and return what the caller gets of it."""
         ...
 
-    def body(self, parsed: Any) -> None:
+    def body(self, parsed: Any, /) -> None:
         """Look at a whole JSON body."""
         ...
 
@@ -44,11 +47,16 @@ class SimpleShape:
 
     def __init__(self, read: Callable[[Any], Usage | None]) -> None:
         """`read` finds the usage in a parsed answer."""
-        self.found: Usage | None = None
+        self._found: Usage | None = None
         self.is_final = False
         self.is_over = False
         self.output = ""
         self._read = read
+
+    @property
+    def found(self) -> Usage | None:
+        """What is known by now."""
+        return self._found
 
     def event(self, data: bytes) -> bytes:
         """Nothing is taken out."""
@@ -56,7 +64,7 @@ class SimpleShape:
 
     def body(self, parsed: Any) -> None:
         """The usage of a whole answer is final."""
-        self.found = self._read(parsed)
+        self._found = self._read(parsed)
         self.is_final = self.is_over = self.found is not None
 
 
@@ -116,10 +124,11 @@ class Observation:
                 return
             self._is_finished = True
         self._call.tracker.outbox.unwatch(self)
-        if self._shape.found is None:
+        found = self._call.tracker.guarded(lambda: self._shape.found)
+        if found is None:
             self._call.unknown(self._shape.output)
         else:
-            self._call.used(self._shape.found, "final" if self._shape.is_final else "partial")
+            self._call.used(found, "final" if self._shape.is_final else "partial")
 
 
 def data_of(event: bytes) -> bytes:
@@ -139,7 +148,7 @@ def parsed(data: bytes) -> Mapping[str, Any]:
 class ChatShape(SimpleShape):
     """OpenAI chat completions. `injected`: the caller did not ask for usage, so the chunk that brings it is taken out."""
 
-    def __init__(self, *, injected: bool, keep_output: bool) -> None:
+    def __init__(self, injected: bool, keep_output: bool, /) -> None:  # noqa: FBT001 - a factory that routes call by place
         """`keep_output`: remember the text, for an estimate."""
         super().__init__(usage.of_openai_chat)
         self._injected = injected
@@ -148,12 +157,14 @@ class ChatShape(SimpleShape):
     def event(self, data: bytes) -> bytes:
         """The last chunk has no choices, and the usage of the whole stream."""
         if b'"usage"' in data:
-            return self._with_usage(data)
+            if _NULL_USAGE.search(data) is None:
+                return self._with_usage(data)
+            data = _NULL_USAGE.sub(b"", data) if self._injected else data
         if self._keep_output:
             self._keep(data)
         if b"[DONE]" in data and data_of(data).strip() == b"[DONE]":
             self.is_over = True
-            self.is_final = self.found is not None
+            self.is_final = self._found is not None
         return data
 
     def _with_usage(self, data: bytes) -> bytes:
@@ -162,8 +173,8 @@ class ChatShape(SimpleShape):
         if self._keep_output:
             self._keep(data)
         if found is None:
-            return _NULL_USAGE.sub(b"", data) if self._injected else data
-        self.found = found
+            return data
+        self._found = found
         # Some send running totals with every chunk; the one without choices, or [DONE] after them, is the last word.
         self.is_final = self.is_over = not chunk.get("choices")
         return b"" if self._injected and not chunk.get("choices") else data
@@ -189,9 +200,9 @@ class ResponsesShape(SimpleShape):
         """Only the last event is read."""
         head = data[:200]
         if any(name in head for name in self._LAST):
-            self.found = self._read(parsed(data_of(data)).get("response"))
+            self._found = self._read(parsed(data_of(data)).get("response"))
             self.is_over = True
-            self.is_final = self.found is not None
+            self.is_final = self._found is not None
         return data
 
 
@@ -202,17 +213,20 @@ class MessagesShape(SimpleShape):
         super().__init__(usage.of_anthropic)
         self._message: dict[str, Any] = {}
 
+    @property
+    def found(self) -> Usage | None:
+        """The usage of the message as far as it is told; of a whole body, that body's."""
+        return self._found or (self._read(self._message) if self._message else None)
+
     def event(self, data: bytes) -> bytes:
         """Counts are totals: they replace, and are never added."""
         head = data[:100]
         if b"message_start" in head:
             self._message = dict(parsed(data_of(data)).get("message") or {})
-            self.found = self._read(self._message)
         elif b"message_delta" in head:
-            said = parsed(data_of(data)).get("usage") or {}
+            said: dict[str, Any] = parsed(data_of(data)).get("usage") or {}
             known = {name: count for name, count in said.items() if count is not None}
             self._message["usage"] = {**(self._message.get("usage") or {}), **known}
-            self.found = self._read(self._message)
             self.is_final = True
         elif b"message_stop" in head:
             self.is_over = True

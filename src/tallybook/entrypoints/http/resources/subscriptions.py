@@ -57,7 +57,10 @@ class CancelSubscription(msgspec.Struct, rename="camel", forbid_unknown_fields=T
 
 
 class AdjustBalance(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """What to add (below zero: take away): whole credits, or a balance in rate scale (10000 = $1.00)."""
+    """What to add (below zero: take away): whole credits, or a balance in rate scale (10000 = $1.00).
+
+    Added credits last until they are used, like purchased ones. They and purchased ones are taken away first, then the plan's.
+    """
 
     amount: int
     reason: Reason | None = None
@@ -280,7 +283,7 @@ OPERATIONS = (
         method="POST",
         path="/subscriptions/{id}/balance/adjust",
         id="adjust-balance",
-        summary="Add to a balance or to purchased credits, or take away, without charging anybody.",
+        summary="Add to a balance or to credits, or take away (added and purchased credits first, then the plan's), without a charge.",
         permission="subscription",
         handler=adjust_balance,
         body=AdjustBalance,

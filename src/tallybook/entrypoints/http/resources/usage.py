@@ -39,7 +39,9 @@ class TrackUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_
     output_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
     cache_read_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
     cache_write_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
-    cache_write_1h_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = msgspec.field(name="cacheWrite1hTokens", default=None)
+    cache_write_1h_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = msgspec.field(
+        name="cacheWrite1hTokens", default=None
+    )
     service_tier: str | None = None
     web_search_requests: Annotated[int, msgspec.Meta(ge=0)] | None = None
     input_tokens_include_cache: bool | None = None
@@ -74,7 +76,10 @@ class SetUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_on
 
 
 class Consumption(msgspec.Struct, rename="camel"):
-    """What was deducted and what is left: credits, or money in rate scale (10000 = $1.00)."""
+    """What was deducted and what is left: credits, or money in rate scale (10000 = $1.00).
+
+    Credits are exact: part of a unit deducts part of its credits.
+    """
 
     model: Literal["credits", "balance"]
     deducted: float

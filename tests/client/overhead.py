@@ -1,0 +1,102 @@
+"""What a tracked call costs its caller: `python -m tests.client.overhead` prints it, in microseconds of CPU of the calling thread.
+
+Calls go to a transport in the same process that answers at once with bytes made before, so that nothing but the SDK and the wrapper is measured. Plain and
+tracked calls take turns; of each kind the median counts.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from tallybook.client import MeterSettings, Problem, Tallybook, tracked
+from tests.client import fake_provider, stub_service
+from tests.client.fake_provider import Answer, Tokens
+from tests.client.provider_cases import ASK, package
+
+Figures = dict[str, tuple[float, float]]
+CALLS = 200
+TOKENS = Tokens(1000, 100, 300, 200, 80)
+CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": ASK}]}
+MESSAGE: dict[str, Any] = {"model": "claude-sonnet-4-6", "max_tokens": 100, "messages": [{"role": "user", "content": ASK}]}
+
+
+def transport(http: Any, make: Callable[[dict[str, Any], int, Tokens], Answer]) -> Any:
+    """A transport of `http` (httpx or its successor) that answers like the fake provider, with bytes that were made before."""
+    made: dict[bytes, Any] = {}
+
+    def answer(request: Any) -> Any:
+        kept = made.get(request.content) or made.setdefault(request.content, content_of(json.loads(request.content), make))
+        return http.Response(200, content=kept[0], headers={"content-type": kept[1]})
+
+    return http.MockTransport(answer)
+
+
+def content_of(body: dict[str, Any], make: Callable[[dict[str, Any], int, Tokens], Answer]) -> tuple[bytes, str]:
+    """The bytes of an answer, and their type."""
+    found = make(body, 1, TOKENS)
+    if body.get("stream"):
+        return b"".join(event for event, _ in found.events), "text/event-stream"
+    return json.dumps(found.body).encode(), "application/json"
+
+
+def clients() -> dict[str, tuple[Any, Callable[[Any], object]]]:
+    """A client and a call for each measured form."""
+    chat = httpx.Client(transport=transport(httpx, fake_provider.chat))
+    http = package("httpx2")
+    messages = http.Client(transport=transport(http, fake_provider.messages))
+    openai = package("openai").OpenAI(api_key="x", base_url="http://provider/v1", http_client=chat)
+    anthropic = package("anthropic").Anthropic(api_key="x", base_url="http://provider", http_client=messages)
+    return {
+        "openai chat": (openai, lambda client: client.chat.completions.create(**CHAT)),
+        "openai chat, streamed": (openai, lambda client: list(client.chat.completions.create(**CHAT, stream=True))),
+        "openai chat, raw": (openai, lambda client: client.chat.completions.with_raw_response.create(**CHAT)),
+        "anthropic": (anthropic, lambda client: client.messages.create(**MESSAGE)),
+        "anthropic, streamed": (anthropic, lambda client: list(client.messages.create(**MESSAGE, stream=True))),
+    }
+
+
+def measure(calls: int = CALLS, spool: str | None = None) -> Figures:
+    """For each form: µs of CPU of a plain call, and of a tracked one."""
+    with stub_service.running() as stub:
+        settings = MeterSettings(spool=spool, linger_s=0.5)
+        with Tallybook("ck_test", url=stub.url, meter=settings, on_error=_stop) as tallybook:
+            figures: Figures = {}
+            for name, (client, call) in clients().items():
+                wrapped = tracked(client, tallybook=tallybook, feature="ai_chat", customer_id="user_1")
+                figures[name] = _medians(lambda c=client, do=call: do(c), lambda c=wrapped, do=call: do(c), calls)
+            return figures
+
+
+def _stop(problem: Problem) -> None:
+    raise AssertionError(problem)
+
+
+def _medians(plain: Callable[[], object], wrapped: Callable[[], object], calls: int) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(calls + 20):
+        for kind, call in enumerate((plain, wrapped)):
+            begun = time.thread_time_ns()
+            call()
+            if number >= 20:  # the first calls fill caches
+                times[kind].append((time.thread_time_ns() - begun) / 1000)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for title, spool in (("in memory", None), ("with a spool", folder)):
+            sys.stdout.write(f"{title}\n")
+            for name, (plain, wrapped) in measure(1000, spool).items():
+                sys.stdout.write(
+                    f"  {name:24} plain {plain:7.1f} µs   tracked {wrapped:7.1f} µs   more {wrapped - plain:6.1f} µs\n"
+                )
+
+
+if __name__ == "__main__":
+    main()
