@@ -6,7 +6,14 @@ from collections.abc import Awaitable, Generator
 from typing import Any, cast
 
 import pytest
-from commet import AsyncCommet, Commet, CommetAPIError, CommetValidationError, _async_http, _http  # pyright: ignore[reportPrivateUsage]
+from commet import (
+    AsyncCommet,
+    Commet,
+    CommetAPIError,
+    CommetValidationError,
+    _async_http,  # pyright: ignore[reportPrivateUsage] - the base URL is in there
+    _http,  # pyright: ignore[reportPrivateUsage] - the base URL is in there
+)
 from commet import types as wire
 
 from tests.support.service import Account

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 Json = dict[str, Any]
 TOOL_STEPS = 3
@@ -166,9 +166,9 @@ def responses(body: Json, number: int, tokens: Tokens) -> Answer:
         "total_tokens": tokens.input + tokens.output,
     }
     asked: str | list[Json] = body["input"]
-    given = list[Json]() if isinstance(asked, str) else asked
+    given: list[Json] = [] if isinstance(asked, str) else asked
     is_tool = wants_tool(body, sum(1 for item in given if item.get("type") == "function_call_output"))
-    text = json.dumps({"answer": "".join(PIECES)}) if (body.get("text") or {}).get("format") else "".join(PIECES)
+    text = json.dumps({"answer": "".join(PIECES)}) if cast("Json", body.get("text") or {}).get("format") else "".join(PIECES)
     message: Json = {
         "id": f"msg_{number}",
         "type": "message",

@@ -1,7 +1,7 @@
 """What a tracked call costs its caller: `python -m tests.client.overhead` prints it, in microseconds of CPU of the calling thread.
 
-Calls go to a transport in the same process that answers at once with bytes made before, so that nothing but the SDK and the wrapper is measured. Plain and
-tracked calls take turns; of each kind the median counts.
+Calls go to a transport in the same process that answers at once with bytes made before, so that nothing but the SDK and the wrapper is
+measured. Plain and tracked calls take turns; of each kind the median counts.
 """
 
 import json

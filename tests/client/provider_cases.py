@@ -5,11 +5,10 @@ is turned into plain values, so that a tracked client and a plain one can be com
 """
 
 import asyncio
-import importlib
 import inspect
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
 
 import pytest
 

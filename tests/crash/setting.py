@@ -59,5 +59,5 @@ async def customers(connection: Connection, tenant_id: int, made: Sequence[tuple
         scale = money.NANO_PER_RATE if is_ai else {"studio": money.NANO}.get(plan, 0)
         found.append(Customer(ids[reference], reference, feature, is_ai, scale))
         if plan == "flex":
-            found.append(Customer(ids[reference], reference, "exports", False, money.NANO_PER_RATE))
+            found.append(Customer(ids[reference], reference, "exports", is_ai=False, amount_scale=money.NANO_PER_RATE))
     return found

@@ -415,7 +415,7 @@ async def test_health_readiness_and_numbers_need_no_key(http: Api) -> None:
     anonymous = Api(http.client, None)
     assert (await anonymous.send("GET", "/healthz")).status == 200
     ready = await anonymous.send("GET", "/readyz")
-    assert (ready.status, ready.body["checks"]) == (200, {"postgres": "ok", "till": "ok", "process": "ok"})
+    assert (ready.status, ready.body["checks"]) == (200, {"postgres": "ok", "till": "ok", "clock": "ok", "process": "ok"})
     await http.send("POST", "/api/v1/things", {"topic": "counted"})
     await http.send("POST", "/api/v1/things", {"topic": 1})
     numbers = await anonymous.send("GET", "/metrics")

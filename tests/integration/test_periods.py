@@ -193,7 +193,7 @@ async def test_a_correction_is_made_once_for_an_idempotency_key_and_refused_wher
     mismatch = await world.api.send("POST", path, {"amount": 6}, headers=key)
     assert (mismatch.status, mismatch.code) == (409, "idempotency_key_mismatch")
     plain = path.removeprefix("/api/v1")
-    assert await world.refused("POST", plain, {"amount": -6}) == (402, "insufficient_credits")
+    assert await world.refused("POST", plain, {"amount": -106}) == (402, "insufficient_credits")
     assert await world.refused("POST", plain, {"amount": 0}) == (400, "validation_error")
     assert await world.refused("POST", plain, {"amount": 10**15}) == (400, "validation_error")
     assert await world.refused("POST", plain, {"amount": 1, "type": "balance"}) == (400, "validation_error")

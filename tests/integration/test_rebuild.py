@@ -102,7 +102,7 @@ async def test_a_repeat_is_told_the_same_before_and_after_and_another_payload_is
         await lost_tills.use(services.till, customer_id, f"e{event}", 270) for customer_id in range(1, 6) for event in range(4)
     ]
     for first, second in zip(receipts, again, strict=True):
-        assert second == replace(first, outcome=Outcome.DUPLICATE)
+        assert second == replace(first, outcome=Outcome.DUPLICATE, same_request=True)
     for customer_id in range(1, 6):
         assert (await lost_tills.use(services.till, customer_id, "e0", 269)).outcome is Outcome.CONFLICT
 
@@ -283,7 +283,9 @@ async def test_a_rebuild_that_died_half_way_leaves_a_till_that_is_refused_and_ca
             await refused(services.till)
             await asyncio.sleep(1.1)
     await rebuild.rebuild(services)
-    assert (await lost_tills.use(services.till, 1, "e0", 270)) == replace(receipts[0], outcome=Outcome.DUPLICATE)
+    assert (await lost_tills.use(services.till, 1, "e0", 270)) == replace(
+        receipts[0], outcome=Outcome.DUPLICATE, same_request=True
+    )
     assert (await lost_tills.look(services)).is_clean
 
 

@@ -16,7 +16,7 @@ from tallybook.charge import commands
 from tallybook.charge.commands import Outcome, Receipt
 from tallybook.core import clock, errors, ids
 from tallybook.core.tenant import Tenant
-from tallybook.flows import current_book, freezing, old_ids, price_event
+from tallybook.flows import current_book, freezing, old_ids, price_event, unknown_features
 from tallybook.flows.price_event import Arrival, PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
@@ -72,6 +72,7 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
         if not pending:
             break
     results |= {one.place: _terms_keep_changing() for one in pending}
+    results |= await _unknown_features(services, source, events, results)
     return _mark_repeats([results[place] for place in range(len(events))])
 
 
@@ -131,6 +132,25 @@ async def _doubt_refusals(
         (one, None if one.event.customer_id in outdated and isinstance(outcome, errors.TallybookError) else outcome)
         for one, outcome in priced
     ]
+
+
+async def _unknown_features(
+    services: Services, source: Source, events: Sequence[Event | errors.TallybookError], results: Mapping[int, Result]
+) -> dict[int, Result]:
+    """`feature_not_found` for the places where the plan lacks a feature because nobody has it."""
+    lacking = {
+        place: event.feature_code
+        for place, event in enumerate(events)
+        if isinstance(event, Event) and getattr(results[place], "code", None) == "feature_not_in_plan"
+    }
+    if not lacking:
+        return {}
+    unknown = await unknown_features.unknown(services, source.tenant, set(lacking.values()))
+    return {
+        place: unknown_features.not_found(code, source.field(place, "featureCode"))
+        for place, code in lacking.items()
+        if code in unknown
+    }
 
 
 def _is_missing(outcome: PricedEvent | errors.TallybookError | None) -> bool:

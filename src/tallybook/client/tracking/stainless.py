@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tallybook.client.tracking import taps, twins, usage
+from tallybook.client.tracking.shapes import ChatShape, MessagesShape, ResponsesShape, Shape, SimpleShape
 from tallybook.client.tracking.tracker import Call, Tracker
 from tallybook.client.tracking.usage import Usage
-from tallybook.client.tracking.wire import ChatShape, MessagesShape, Observation, ResponsesShape, Shape, SimpleShape
+from tallybook.client.tracking.wire import Observation
 
 T = TypeVar("T")
 _OWNERS_BY_HOST: Final = {

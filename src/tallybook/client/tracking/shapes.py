@@ -1,0 +1,195 @@
+"""The formats of answers, and what each says about usage.
+
+A shape is shown server-sent events as they pass, as many complete ones as there are at a time, or a whole JSON body. It parses only
+what can be about usage, and may take out what the caller did not ask for.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol, cast
+
+from tallybook.client.tracking import usage
+from tallybook.client.tracking.usage import Usage
+
+END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_NULL_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null')
+"""Inside a JSON string the quotes would be escaped, so this is the field and nothing else."""
+
+_DONE: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_DONE_BYTES: Final = 64
+"""It is the last event, so only the end is searched."""
+
+
+class Shape(Protocol):
+    """One format of answers."""
+
+    is_final: bool
+    """Whether what is known is the last word."""
+    is_over: bool
+    """Whether nothing more comes that matters."""
+    output: str
+    """Text that came, as far as it is kept for an estimate."""
+
+    @property
+    def found(self) -> Usage | None:
+        """What is known by now."""
+        ...
+
+    def events(self, data: bytes, /) -> bytes:
+        """Look at complete events and return what the caller gets of them."""
+        ...
+
+    def body(self, parsed: Any, /) -> None:
+        """Look at a whole JSON body."""
+        ...
+
+
+def split(data: bytes) -> list[bytes]:
+    """The events, each with its end."""
+    if b"\r" in data:
+        return list(_split_any(data))
+    events = [event + b"\n\n" for event in data.split(b"\n\n")]
+    last = events.pop()[:-2]
+    return [*events, last] if last else events
+
+
+def _split_any(data: bytes) -> Iterator[bytes]:
+    start = 0
+    for end in END_OF_EVENT.finditer(data):
+        yield data[start : end.end()]
+        start = end.end()
+    if data[start:]:
+        yield data[start:]
+
+
+def data_of(event: bytes) -> bytes:
+    """The data of a server-sent event."""
+    return b"\n".join(line[5:].lstrip(b" ") for line in event.splitlines() if line.startswith(b"data:"))
+
+
+def parsed(event: bytes) -> Mapping[str, Any]:
+    """The object that an event's data is, or an empty one."""
+    try:
+        found = json.loads(data_of(event))
+    except ValueError:
+        return {}
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+
+class SimpleShape:
+    """An answer of which only whole bodies are read: embeddings, and what the other shapes begin with."""
+
+    def __init__(self, read: Callable[[Any], Usage | None]) -> None:
+        """`read` finds the usage in a parsed answer."""
+        self.is_final = False
+        self.is_over = False
+        self.output = ""
+        self._read = read
+        self._found: Usage | None = None
+
+    @property
+    def found(self) -> Usage | None:
+        """What is known by now."""
+        return self._found
+
+    def events(self, data: bytes) -> bytes:
+        """Nothing is taken out."""
+        return data
+
+    def body(self, parsed: Any) -> None:
+        """The usage of a whole answer is final."""
+        self._found = self._read(parsed)
+        self.is_final = self.is_over = self._found is not None
+
+
+class ChatShape(SimpleShape):
+    """OpenAI chat completions. `injected`: the caller did not ask for usage, so the chunk that brings it is taken out."""
+
+    def __init__(self, injected: bool, keep_output: bool, /) -> None:  # noqa: FBT001 - a factory that routes call by place
+        """`keep_output`: remember the text, for an estimate."""
+        super().__init__(usage.of_openai_chat)
+        self._injected = injected
+        self._keep_output = keep_output
+
+    def events(self, data: bytes) -> bytes:
+        """The last chunk has no choices, and the usage of the whole stream; the others have null there, if anything."""
+        plain = _NULL_USAGE.sub(b"", data)
+        if self._keep_output:
+            self._keep(plain)
+        if b'"usage"' in plain:
+            passed = b"".join(self._with_usage(event) if b'"usage"' in event else event for event in split(plain))
+        else:
+            passed = plain
+        if _DONE.search(plain, max(0, len(plain) - _DONE_BYTES)):
+            self.is_over = True
+            self.is_final = self._found is not None
+        return passed if self._injected else data
+
+    def _with_usage(self, event: bytes) -> bytes:
+        chunk = parsed(event)
+        found = self._read(chunk)
+        if found is None:
+            return event
+        self._found = found
+        # Some send running totals with every chunk; the one without choices, or [DONE] after them, is the last word.
+        self.is_final = self.is_over = not chunk.get("choices")
+        return event if chunk.get("choices") else b""
+
+    def _keep(self, data: bytes) -> None:
+        choices = [choice for event in split(data) for choice in parsed(event).get("choices") or ()]
+        self.output += "".join(usage.text(choice, "delta", "content") or "" for choice in choices)
+
+
+class ResponsesShape(SimpleShape):
+    """OpenAI Responses: the last event carries the whole response."""
+
+    _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
+    _HEAD_BYTES = 200
+
+    def __init__(self) -> None:
+        super().__init__(usage.of_openai_responses)
+
+    def events(self, data: bytes) -> bytes:
+        """Only the last event is read."""
+        if any(name in data for name in self._LAST):
+            for event in split(data):
+                if any(name in event[: self._HEAD_BYTES] for name in self._LAST):
+                    self.body(parsed(event).get("response"))
+                    self.is_over = True
+        return data
+
+
+class MessagesShape(SimpleShape):
+    """Anthropic: the first event has the input, later ones say again what the whole is by then."""
+
+    _HEAD_BYTES = 100
+
+    def __init__(self) -> None:
+        super().__init__(usage.of_anthropic)
+        self._message: dict[str, Any] = {}
+
+    @property
+    def found(self) -> Usage | None:
+        """The usage of a whole body; of a stream, of the message as far as it is told."""
+        return self._found or (self._read(self._message) if self._message else None)
+
+    def events(self, data: bytes) -> bytes:
+        """Counts are totals: they replace, and are never added."""
+        if b"message_" in data:
+            for event in split(data):
+                self._look_at(event, event[: self._HEAD_BYTES])
+        return data
+
+    def _look_at(self, event: bytes, head: bytes) -> None:
+        if b"message_" not in head:
+            return
+        if b"message_start" in head:
+            self._message = dict(parsed(event).get("message") or {})
+        elif b"message_delta" in head:
+            said: dict[str, Any] = parsed(event).get("usage") or {}
+            known = {name: count for name, count in said.items() if count is not None}
+            self._message["usage"] = {**(self._message.get("usage") or {}), **known}
+            self.is_final = True
+        elif b"message_stop" in head:
+            self.is_over = True
