@@ -64,7 +64,7 @@ def clients() -> dict[str, tuple[Any, Callable[[Any], object]]]:
 def measure(calls: int = CALLS, spool: str | None = None) -> Figures:
     """For each form: µs of CPU of a plain call, and of a tracked one."""
     with stub_service.running() as stub:
-        settings = MeterSettings(spool=spool, linger_s=0.5)
+        settings = MeterSettings(spool=spool, linger_s=60, events_max=1_000_000)
         with Tallybook("ck_test", url=stub.url, meter=settings, on_error=_stop) as tallybook:
             figures: Figures = {}
             for name, (client, call) in clients().items():
