@@ -1,0 +1,14 @@
+"""Tracking costs little beside what the SDKs themselves cost. `python -m tests.client.overhead` measures it in microseconds."""
+
+import pytest
+
+from tests.client import overhead
+
+RATIO_MOST = 1.5
+
+
+def test_a_tracked_call_costs_little_more_than_a_plain_one() -> None:
+    figures = overhead.measure(100)
+    too_much = {name: pair for name, pair in figures.items() if pair[1] > pair[0] * RATIO_MOST}
+    if too_much:
+        pytest.fail(f"µs of CPU, plain and tracked: {too_much}")
