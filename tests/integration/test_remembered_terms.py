@@ -32,7 +32,7 @@ async def test_usage_refused_before_the_subscription_is_taken_after_it(world: Wo
 async def test_a_feature_that_was_refused_is_usable_once_the_plan_has_it(world: World) -> None:
     await metered(world)
     subscription = await world.subscribe("pro")
-    await world.use(subscription["customer"], "images", 1, status=402)
+    await world.use(subscription["customer"], "images", 1, status=404)
     await world.feature("pro", "images", includedAmount=10)
     await world.use(subscription["customer"], "images", 1)
 

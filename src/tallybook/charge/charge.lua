@@ -17,7 +17,6 @@ if redis.replicate_commands then redis.replicate_commands() end
 local USAGE, ADJUSTMENT, SET, EXPIRY, TICK, VOID = 0, 1, 2, 3, 4, 5
 local ACCEPTED, DUPLICATE, CONFLICT, REFUSED, STALE, LIMIT, FROZEN = 0, 1, 2, 3, 4, 5, 6
 local POOL_BOUND = 4e18
-local GENERATIONS_KEPT = 1
 
 local call, pack = redis.call, cmsgpack.pack
 
@@ -38,23 +37,21 @@ local function array(items)
     return array_of(#items) .. table.concat(items)
 end
 
--- Where an identity is kept: a bucket of its generation, and a field in it.
-local function bucket_of(partition, generation, digest)
-    local high, low = string.byte(digest, 1, 2)
-    return partition.prefix .. ':d:' .. generation .. ':' .. (high * 16 + math.floor(low / 16))
+local NIBBLES = '0123456789abcdef'
+
+-- Where an identity is kept in each generation: a bucket (its first 12 bits, as a byte and a hex digit) and a field in it.
+local function place_of(digest)
+    local nibble = math.floor(string.byte(digest, 2) / 16) + 1
+    return string.sub(digest, 1, 1) .. string.sub(NIBBLES, nibble, nibble), string.sub(digest, 2, 14)
 end
 
-local function remembered(partition, digest)
-    local field = string.sub(digest, 2, 14)
-    for age = 0, GENERATIONS_KEPT do
-        local found = call('HGET', bucket_of(partition, partition.generation - age, digest), field)
-        if found then return found end
-    end
+local function remembered(partition, bucket, field)
+    return call('HGET', partition.remembered_now .. bucket, field) or call('HGET', partition.remembered_before .. bucket, field)
 end
 
-local function remember(partition, digest, head, amount, left, spare_left, outcome)
-    call('HSET', bucket_of(partition, partition.generation, digest), string.sub(digest, 2, 14),
-        head .. struct.pack('>I6', partition.now_ms) .. amount .. ',' .. left .. ',' .. spare_left .. ',' .. outcome)
+local function remember(partition, bucket, field, head, amount, left, spare_left, outcome)
+    call('HSET', partition.remembered_now .. bucket, field,
+        head .. partition.packed_now .. amount .. ',' .. left .. ',' .. spare_left .. ',' .. outcome)
 end
 
 -- The terms an event was priced with must not be older than what the till has been told. Newer ones are learned.
@@ -192,13 +189,15 @@ local function handle(partition, command)
     local customer_key = partition.prefix .. ':c:' .. customer
     local state = call('HMGET', customer_key, 'v', 'z', pool, pool .. '.o')
     local left, opened = state[3], state[4]
+    local bucket, field
     if kind == EXPIRY then
         if not opened then return {ACCEPTED} end
     else
         if terms_are_stale(partition, customer_key, tenant, tenant_version, customer_version, tonumber(state[1] or '0')) then
             return {STALE}
         end
-        local seen = remembered(partition, digest)
+        bucket, field = place_of(digest)
+        local seen = remembered(partition, bucket, field)
         if seen then
             local status = string.sub(seen, 1, 8) == string.sub(head, 1, 8) and DUPLICATE or CONFLICT
             return {status, seen}
@@ -213,7 +212,7 @@ local function handle(partition, command)
         if kind == EXPIRY then
             log(partition, record, outcome)
         else
-            remember(partition, digest, head, amount, left_now, spare_left, outcome)
+            remember(partition, bucket, field, head, amount, left_now, spare_left, outcome)
             log_remembered(partition, record, outcome, left_now, spare_left)
         end
     end
@@ -253,7 +252,9 @@ for i, prefix in ipairs(KEYS) do
     local now = math.max(now_ms, tonumber(meta[3] or '0'))
     local generation = math.max(math.floor(now / 1000 / generation_s), tonumber(meta[2] or '0'))
     partitions[i] = {
-        prefix = prefix, generation = generation, now_ms = now, commands = cmsgpack.unpack(ARGV[2 + i]),
+        prefix = prefix, generation = generation, now_ms = now, packed_now = struct.pack('>I6', now),
+        remembered_now = prefix .. ':d:' .. generation .. ':', remembered_before = prefix .. ':d:' .. (generation - 1) .. ':',
+        commands = cmsgpack.unpack(ARGV[2 + i]),
         tenant_versions = {}, records = {}, openings = {},
     }
 end

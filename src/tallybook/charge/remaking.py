@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tallybook.charge import identities
 from tallybook.core import partitions
 from tallybook.storage import redis
 from tallybook.storage.redis import Redis, Word
@@ -152,19 +153,19 @@ class Remaking:
 
     async def write_identities(self, remembered: Iterable[Remembered], generation: int) -> int:
         """Identities, each in the generation it was accepted in; those the script would no longer find are left out."""
-        buckets: dict[str, list[Word]] = defaultdict(list)
+        buckets: dict[bytes, list[Word]] = defaultdict(list)
         written = 0
         for one in remembered:
             own = one.accepted_at_ms // 1000 // self._hot_window_s
             if own < generation - 1 or own > generation:
                 continue
-            bucket = one.digest[0] * 16 + one.digest[1] // 16
+            bucket, field = identities.place_of(one.digest)
             entry = (
                 one.fingerprint
                 + one.accepted_at_ms.to_bytes(6, "big")
                 + b"%d,%d,%d,%d" % (one.amount, one.left, one.spare_left, one.found)
             )
-            buckets[f"{partitions.prefix(one.partition)}:d:{own}:{bucket}"] += [one.digest[1:14], entry]
+            buckets[identities.key(one.partition, own, bucket)] += [field, entry]
             written += 1
         await self._send([("HSET", key, *words) for key, words in buckets.items()])
         return written

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import cast
 
-from tallybook.charge import commands, fence
+from tallybook.charge import commands, fence, identities
 from tallybook.charge.commands import Charge, Outcome, Receipt
 from tallybook.charge.fence import AskBook, Claim, Fence
 from tallybook.charge.lane import Lane, LaneLimits
@@ -16,8 +16,6 @@ from tallybook.storage import redis
 
 _SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
 _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
-_BUCKETS = 4096
-"""Dedupe buckets of one generation in one partition; the script takes the first 12 bits of the identity."""
 
 ObserveCall = Callable[[int, float], None]
 """Told after each call: how many charges it carried and how many seconds it took."""
@@ -164,7 +162,7 @@ class Till:
             if current is None or epoch != self.epoch:
                 continue
             for generation in range(int(current) - 1 - generations, int(current) - 1):
-                keys = [f"{prefix}:d:{generation}:{bucket}" for bucket in range(_BUCKETS)]
+                keys = [identities.key(partition, generation, bucket) for bucket in identities.buckets()]
                 await self._redis.execute_command("UNLINK", *keys)
 
     async def initialize(self) -> None:
