@@ -1,12 +1,16 @@
 """What the client's tests share: a scripted service, an account with an AI plan, and the usage it recorded."""
 
 import asyncio
+import gc
+import sys
+import warnings
 from collections.abc import Generator
 
 import pytest
 
-from tallybook.client import Tallybook
-from tests.client import stub_service
+from tallybook.client import MeterSettings, Problem, Tallybook
+from tests.client import fake_provider, stub_service
+from tests.client.fake_provider import FakeProvider
 from tests.client.stub_service import StubService
 from tests.support.running import new_account
 from tests.support.service import Account, Service
@@ -20,6 +24,23 @@ def stub() -> Generator[StubService]:
 
 
 @pytest.fixture
+def fake() -> Generator[FakeProvider]:
+    with fake_provider.running() as running:
+        yield running
+
+
+@pytest.fixture
+def problems() -> list[Problem]:
+    return []
+
+
+@pytest.fixture
+def tallybook(stub: StubService, problems: list[Problem]) -> Generator[Tallybook]:
+    with Tallybook("ck_test", url=stub.url, meter=MeterSettings(linger_s=0.005), on_error=problems.append) as client:
+        yield client
+
+
+@pytest.fixture
 def ai_account(account: Account) -> Account:
     """An account with one customer, user_1, on a plan of $50 that prices `ai_chat` by model, with 20 % margin."""
     return with_ai_plan(account)
@@ -29,6 +50,17 @@ def ai_account(account: Account) -> Account:
 def shared_account(service: Service) -> Account:
     """The same, one for all tests of a module."""
     return with_ai_plan(asyncio.run(new_account(service)))
+
+
+@pytest.fixture(scope="module")
+def swept() -> Generator[None]:
+    """Has Python find the connections that an SDK left open when a stream broke, or keeps for later."""
+    yield
+    if (litellm := sys.modules.get("litellm")) is not None:
+        litellm.in_memory_llm_clients_cache.flush_cache()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def with_ai_plan(account: Account) -> Account:

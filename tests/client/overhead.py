@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 
 from tallybook.client import MeterSettings, Problem, Tallybook, tracked
-from tests.client import fake_provider, stub_service
-from tests.client.fake_provider import Answer, Tokens
+from tests.client import fake_formats, stub_service
+from tests.client.fake_formats import Answer, Tokens
 from tests.client.provider_cases import ASK, package
 
 Figures = dict[str, tuple[float, float]]
@@ -47,9 +47,9 @@ def content_of(body: dict[str, Any], make: Callable[[dict[str, Any], int, Tokens
 
 def clients() -> dict[str, tuple[Any, Callable[[Any], object]]]:
     """A client and a call for each measured form."""
-    chat = httpx.Client(transport=transport(httpx, fake_provider.chat))
+    chat = httpx.Client(transport=transport(httpx, fake_formats.chat))
     http = package("httpx2")
-    messages = http.Client(transport=transport(http, fake_provider.messages))
+    messages = http.Client(transport=transport(http, fake_formats.messages))
     openai = package("openai").OpenAI(api_key="x", base_url="http://provider/v1", http_client=chat)
     anthropic = package("anthropic").Anthropic(api_key="x", base_url="http://provider", http_client=messages)
     return {

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.client.fake_provider import FakeProvider, Served, Tokens
+from tests.client.fake_formats import Served, Tokens
+from tests.client.fake_provider import FakeProvider
 
 Json = dict[str, Any]
 ASK = "What does the fox do?"
@@ -246,9 +247,13 @@ class LiteLLM(OpenAIChat):
     model = "openai/gpt-4o"
 
     def client(self, fake: FakeProvider, *, is_async: bool) -> Any:
+        for needed in ("mcp", "tenacity"):  # litellm imports them for calls with tools, and to try again
+            package(needed)
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+        for needed in ("mcp", "tenacity"):  # litellm imports them in the middle of some calls
+            package(needed)
         module = package("litellm")
-        module.suppress_debug_info = True
+        vars(module)["suppress_debug_info"] = True
         self.target = {"api_base": f"{fake.url}/v1", "api_key": "x", "num_retries": 2}
         self.is_async = is_async
         return module

@@ -179,6 +179,7 @@ def test_errors_have_classes(tallybook: Tallybook, account: Account) -> None:
         tallybook.customers.get("nobody")
     assert (missing.value.status, missing.value.code) == (404, "customer_not_found")
     assert missing.value.request_id
+    assert str(missing.value.doc_url).endswith("customer_not_found")
     with pytest.raises(ValidationError) as invalid:
         tallybook.customers.create(email="nope")
     assert invalid.value.param == "email"

@@ -14,9 +14,11 @@ import pytest
 from tallybook.client import MeterSettings, Tallybook, tracked
 from tests.client import fake_provider, forwarder
 from tests.client.provider_cases import OpenAIChat
+from tests.client.quiet import SDKS_ARE_QUIET
 from tests.support.recorded import recorded_events
 from tests.support.service import Account
 
+pytestmark = SDKS_ARE_QUIET
 OUTAGE_S = float(os.environ.get("TALLYBOOK_TEST_OUTAGE_S", "2"))
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What does the fox do?"}]}
 

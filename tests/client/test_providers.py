@@ -5,42 +5,24 @@ of the model that served.
 """
 
 import asyncio
-import gc
 import itertools
-import sys
-import warnings
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
 
 from tallybook.client import AsyncTallybook, MeterSettings, Problem, Tallybook, tracked
 from tests.client import fake_provider
-from tests.client.fake_provider import FakeProvider, Served, Trouble
+from tests.client.fake_formats import Served
+from tests.client.fake_provider import FakeProvider, Trouble
 from tests.client.provider_cases import CASES, CATALOG_NAMES, Case, charge_nano, close, shut, take
+from tests.client.quiet import SDKS_ARE_QUIET
 from tests.support.recorded import RecordedEvent, recorded_events_now
 from tests.support.service import Account
 
 Way = Callable[[Case, Any, FakeProvider], Awaitable[list[Any]]]
-# What the SDKs warn of is theirs: deprecations, and connections that they leave to Python when a stream breaks.
-pytestmark = [
-    pytest.mark.filterwarnings(f"ignore::{kind}")
-    for kind in ("DeprecationWarning", "UserWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
-]
+pytestmark = SDKS_ARE_QUIET
 METER = MeterSettings(linger_s=0.005)
-
-
-@pytest.fixture(autouse=True)
-def quiet_sdks() -> Generator[None]:
-    """Have Python find the connections that an SDK left open before another test is blamed for them."""
-    yield
-    if (litellm := sys.modules.get("litellm")) is not None:
-        litellm.in_memory_llm_clients_cache.flush_cache()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
-
-
 _customers = itertools.count(2)
 
 

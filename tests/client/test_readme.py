@@ -7,8 +7,10 @@ import pytest
 
 from tests.client import fake_provider
 from tests.client.provider_cases import package
+from tests.client.quiet import SDKS_ARE_QUIET
 from tests.support.service import Account
 
+pytestmark = SDKS_ARE_QUIET
 README = Path(__file__).parents[2] / "src/tallybook/client/README.md"
 EXAMPLES = re.findall(r"## ([^\n]+)\n(?:(?!\n##)[\s\S])*?```python\n([\s\S]*?)```", README.read_text())
 

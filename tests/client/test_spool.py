@@ -205,6 +205,6 @@ def test_a_kill_while_the_service_is_down_loses_nothing(tmp_path: Path) -> None:
         acknowledged = kill_while_tracking(stub.url, KEY, tmp_path, "life", 0.3)
         stub.decide = lambda _request, _number: None
         with Tallybook(KEY, url=stub.url, meter=meter(tmp_path)) as tallybook:
-            assert tallybook.meter.counters["adopted"] >= len(acknowledged) > 0
+            assert tallybook.meter.outbox.counters.adopted >= len(acknowledged) > 0
             assert tallybook.flush(30)
         assert acknowledged <= set(stub.recorded)

@@ -11,7 +11,6 @@ from tallybook.client import errors, transport
 from tallybook.client.meter import event
 
 PATH: Final = "/api/v1/usage/events/batch"
-PAUSE_S_MAX: Final = 30.0
 _OK: Final = 200
 _TOO_LARGE: Final = 413
 _BAD_REQUEST: Final = 400

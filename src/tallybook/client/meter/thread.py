@@ -59,6 +59,7 @@ class Meter(Queue):
         self.flush(limit)
         self.outbox.finish_reading_early()
         self._closing.set()
+        self._hurry.set()
         self._wake()
         thread = self._thread
         if thread is not None:
