@@ -60,6 +60,7 @@ class FakeProvider:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     fake: FakeProvider
 
     def do_POST(self) -> None:

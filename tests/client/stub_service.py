@@ -70,6 +70,7 @@ def running(port: int = 0) -> Generator[StubService]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def handle_any(self) -> None:
             length = int(self.headers.get("content-length") or 0)

@@ -42,7 +42,8 @@ def test_an_outage_costs_the_caller_nothing_and_no_event(ai_account: Account, tm
             line.mend()
             assert tallybook.flush(60 + OUTAGE_S)
         tallybook.close()
-    without, with_it = (statistics.median(each) for each in times)
+    # The lower quartile: what else the machine does slows some calls of both kinds by far more.
+    without, with_it = (statistics.quantiles(each, n=4)[0] for each in times)
     assert with_it - without <= 0.001, f"plain {without * 1000:.2f} ms, tracked {with_it * 1000:.2f} ms"
     sent = [event.event_id for event in recorded_events(ai_account)]
     assert len(sent) == len(set(sent)) == len(times[1]) + 1

@@ -154,6 +154,8 @@ async def test_the_caller_sees_no_difference_and_every_token_is_recorded_once(
     seen, ledger = await seen_with(way, case, meter, customer, is_async=is_async)
     await meter.close() if isinstance(meter, AsyncTallybook) else await asyncio.to_thread(meter.close)
     assert seen == without
+    if way is broken_off:
+        assert [served.is_whole for served in ledger] == [True], "the rest was not read"
     recorded = sorted(line(event) for event in await recorded_events_now(shared_account) if event.customer == customer)
     wanted = sorted(expected(served) for served in ledger)
     if case.name == "litellm anthropic":  # which gives the answers ids of its own

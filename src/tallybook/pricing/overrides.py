@@ -54,5 +54,6 @@ def matching(candidates: Iterable[Override], model_id: str) -> tuple[Override, .
     return tuple(sorted(found, key=_strength, reverse=True))
 
 
-def _strength(each: Override) -> tuple[bool, int, int, int]:
-    return not is_glob(each.pattern), len(each.pattern.replace("*", "")), each.effective_from_ms, each.id
+def _strength(each: Override) -> tuple[bool, int, int]:
+    # The newest is the one set last, whatever time it is for: a correction that reaches back overrules what it corrects.
+    return not is_glob(each.pattern), len(each.pattern.replace("*", "")), each.id

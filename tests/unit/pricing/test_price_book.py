@@ -187,3 +187,10 @@ def test_bands_that_were_never_validated_are_refused() -> None:
 )
 def test_a_star_stands_for_any_text_and_nothing_else_does(pattern: str, *, matched: bool) -> None:
     assert overrides.matches(pattern, "openai/gpt-4o") is matched
+
+
+def test_a_correction_that_reaches_back_overrules_what_it_corrects() -> None:
+    wrong = override(1, "acme/a", 5, from_ms=100, to_ms=200)
+    right = override(2, "acme/a", 7, from_ms=200)
+    correction = override(3, "acme/a", 9, from_ms=50)
+    assert [each.id for each in overrides.matching((wrong, right, correction), "acme/a")] == [3, 2, 1]
