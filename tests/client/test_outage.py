@@ -19,6 +19,8 @@ from tests.support.recorded import recorded_events
 from tests.support.service import Account
 
 pytestmark = SDKS_ARE_QUIET
+RATIO_MOST = 1.5
+"""A call that waited for the service that is away would take many times a plain one."""
 OUTAGE_S = float(os.environ.get("TALLYBOOK_TEST_OUTAGE_S", "2"))
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What does the fox do?"}]}
 
@@ -44,7 +46,7 @@ def test_an_outage_costs_the_caller_nothing_and_no_event(ai_account: Account, tm
         tallybook.close()
     # The lower quartile: what else the machine does slows some calls of both kinds by far more.
     without, with_it = (statistics.quantiles(each, n=4)[0] for each in times)
-    assert with_it - without <= 0.001, f"plain {without * 1000:.2f} ms, tracked {with_it * 1000:.2f} ms"
+    assert with_it <= without * RATIO_MOST, f"plain {without * 1000:.2f} ms, tracked {with_it * 1000:.2f} ms"
     sent = [event.event_id for event in recorded_events(ai_account)]
     assert len(sent) == len(set(sent)) == len(times[1]) + 1
     assert set(sent) <= {served.id for served in fake.ledger}
