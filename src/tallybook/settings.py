@@ -59,6 +59,11 @@ class Settings:
     """How long a stopping process waits for requests in flight."""
     log_level: str = "info"
 
+    @property
+    def retention_ms(self) -> int:
+        """How old an event may be, in milliseconds."""
+        return self.retention_days * 24 * 3600 * 1000
+
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:

@@ -167,7 +167,7 @@ def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | e
     now_ms = clock.to_ms(terms.now(services.clock()))
     arrival = Arrival(now_ms, one.identity, commands.idempotency_hash(source.idempotency_key))
     try:
-        times.check_time(one.event.occurred_at_ms, now_ms, source.field(one.place, "timestamp"))
+        times.check_time(one.event.occurred_at_ms, now_ms, source.field(one.place, "timestamp"), services.settings.retention_ms)
         return price_event.price(one.event, terms, services.book, arrival)
     except price_event.PeriodUnknown:
         return None

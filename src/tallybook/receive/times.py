@@ -7,7 +7,8 @@ import msgspec
 
 from tallybook.core import clock, errors
 
-PAST_MS: Final = 35 * 24 * 3600 * 1000
+_DAY_MS: Final = 24 * 3600 * 1000
+PAST_MS: Final = 35 * _DAY_MS
 """How old an event may be: as long as event ids are remembered."""
 FUTURE_MS: Final = 5 * 60 * 1000
 """How far a sender's clock may run ahead."""
@@ -33,17 +34,18 @@ def from_text(text: str) -> int | None:
     return None if moment.tzinfo is None else unix_ms(moment)
 
 
-def check_time(occurred_at_ms: int | None, now_ms: int, field: str = "timestamp") -> None:
-    """Refuse a moment more than 35 days before or 5 minutes after `now_ms`; both ends are allowed.
+def check_time(occurred_at_ms: int | None, now_ms: int, field: str = "timestamp", past_ms: int = PAST_MS) -> None:
+    """Refuse a moment more than `past_ms` (whole days) before or 5 minutes after `now_ms`; both ends are allowed.
 
     Raises ValidationError that names the moment and both bounds. `field` is the path the error names: `events[3].timestamp`.
     """
-    if occurred_at_ms is None or now_ms - PAST_MS <= occurred_at_ms <= now_ms + FUTURE_MS:
+    if occurred_at_ms is None or now_ms - past_ms <= occurred_at_ms <= now_ms + FUTURE_MS:
         return
-    earliest, latest = _shown(now_ms - PAST_MS), _shown(now_ms + FUTURE_MS)
+    earliest, latest = _shown(now_ms - past_ms), _shown(now_ms + FUTURE_MS)
     raise errors.invalid(
         field,
-        f"{field}: got {_shown(occurred_at_ms)}; must be from {earliest} (35 days before now) to {latest} (5 minutes after now)",
+        f"{field}: got {_shown(occurred_at_ms)}; must be from {earliest} ({past_ms // _DAY_MS} days before now) "
+        f"to {latest} (5 minutes after now)",
     )
 
 

@@ -55,3 +55,10 @@ def test_a_moment_outside_is_refused_with_both_bounds(offset_ms: int, shown: str
 )
 def test_a_text_is_read_to_the_millisecond(text: str, moment_ms: int | None) -> None:
     assert times.from_text(text) == moment_ms
+
+
+def test_an_installation_may_keep_a_shorter_past() -> None:
+    day_ms = 24 * 3600 * 1000
+    times.check_time(NOW_MS - day_ms, NOW_MS, past_ms=day_ms)
+    with pytest.raises(ValidationError, match="1 days before now"):
+        times.check_time(NOW_MS - day_ms - 1, NOW_MS, past_ms=day_ms)
