@@ -14,7 +14,6 @@ FUTURE_MS: Final = 5 * 60 * 1000
 """How far a sender's clock may run ahead."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_MS: Final = 24 * 3600 * 1000
 _PRINTABLE_MS: Final = range(253_402_300_800_000)
 """1970 up to the end of the year 9999: what a datetime can show."""
 
