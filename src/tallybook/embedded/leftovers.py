@@ -11,9 +11,14 @@ _POLL_S = 0.05
 
 
 def record(pids: Path, name: str, pid: int) -> None:
-    """Remember a child by process id and start time, so that a number used again is never mistaken for it."""
+    """Remember a child by process id and start time, so that a number used again is never mistaken for it.
+
+    The record is put in place whole: whoever reads it meanwhile finds the earlier one, never half of this.
+    """
     pids.mkdir(mode=0o700, exist_ok=True)
-    (pids / name).write_text(f"{pid} {_started(pid) or 'unknown'}\n")
+    written = pids.with_name(f"{name}.pid")
+    written.write_text(f"{pid} {_started(pid) or 'unknown'}\n")
+    written.replace(pids / name)
 
 
 def forget(pids: Path, name: str) -> None:

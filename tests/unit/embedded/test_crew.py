@@ -1,5 +1,6 @@
 """Children that are kept running: who dies is named and comes back, later each time; the stop goes the other way round."""
 
+import os
 import signal
 import sys
 import time
@@ -126,3 +127,13 @@ def test_a_program_that_does_not_exist_is_an_error_with_its_name(tmp_path: Path)
 def test_a_short_command_that_fails_shows_its_output() -> None:
     with pytest.raises(EmbeddedError, match="ended with 7:\nbecause"):
         child.run([sys.executable, "-c", "import sys; print('because'); sys.exit(7)"], None)
+
+
+def test_a_record_is_never_seen_half_written(tmp_path: Path) -> None:
+    leftovers.record(tmp_path / "pids", "worker", os.getpid())
+    opened = (tmp_path / "pids" / "worker").open()
+    leftovers.record(tmp_path / "pids", "worker", os.getpid())
+    assert opened.read() == (tmp_path / "pids" / "worker").read_text(), "the earlier record is replaced, not emptied"
+    assert not os.path.samestat(os.fstat(opened.fileno()), (tmp_path / "pids" / "worker").stat())
+    opened.close()
+    assert leftovers.names(tmp_path / "pids") == ["worker"]
