@@ -4,7 +4,7 @@ import collections
 import json
 import sys
 
-from tests.differential import comparison
+from tests.differential import comparison, native_ids
 
 
 def main() -> int:
@@ -16,6 +16,9 @@ def main() -> int:
         known = sum(each.oracle == oracle for each in found)
         kinds = collections.Counter(str(model["category"]) for model in models.values())
         print(f"{oracle}: knows {known} models, agrees on {known - len(models)}; {dict(kinds)}")
+    below = native_ids.underpriced()
+    native_ids.RECORDED.write_text(json.dumps(below, indent=1) + "\n", encoding="utf-8")
+    print(f"native ids below litellm's price: {len(below)}")
     return 0
 
 

@@ -40,7 +40,7 @@ def priced_models() -> dict[str, PriceRow]:
 
 def of_row(row: PriceRow) -> dict[str, Shape]:
     """At least ten shapes by name: every kind of token, nothing at all, a billion, and both sides of every boundary."""
-    writes_answers = all(rates.output is not None for rates in row.standard.rates)
+    writes_answers = all(band.listed.output is not None for band in row.listed.standard)
     output = 1 if writes_answers else 0
     shapes = {
         "plain": Shape(1_000, 500 * output),

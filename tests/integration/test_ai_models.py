@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tallybook.ai_models import actions, catalog_files, store, sync
+from tallybook.ai_models import actions, catalog_files, fetch, store, sync
 from tallybook.ai_models.model import ChangeKind, SyncReport, SyncStatus
 from tallybook.core import clock
 from tallybook.core.errors import NotFound, TallybookError, ValidationError
@@ -50,10 +50,14 @@ def write_list(folder: Path, prices: dict[str, str]) -> str:
     return str(path)
 
 
+def standing(moment: datetime) -> clock.Clock:
+    return lambda: moment
+
+
 async def run_sync(
     database: Pool, folder: Path, prices: dict[str, str], now: datetime = NOW, accepted: frozenset[str] = frozenset()
 ) -> SyncReport:
-    return await sync.sync_once(database, write_list(folder, prices), now, accepted=accepted)
+    return await sync.sync_once(database, write_list(folder, prices), lambda: now, accepted=accepted)
 
 
 async def load_book(database: Pool) -> PriceBook:
@@ -63,7 +67,7 @@ async def load_book(database: Pool) -> PriceBook:
 
 async def load_packaged(database: Pool, now: datetime = NOW) -> SyncReport:
     async with postgres.transaction(database) as connection:
-        return await actions.load_packaged(connection, now)
+        return await actions.load_packaged(connection, lambda: now)
 
 
 async def version(database: Pool) -> int:
@@ -175,7 +179,7 @@ async def test_a_list_that_cannot_be_read_fails_and_is_on_record(database: Pool,
     before = await version(database)
     path = tmp_path / "other.json"
     path.write_text(content)
-    report = await sync.sync_once(database, str(path), LATER)
+    report = await sync.sync_once(database, str(path), lambda: LATER)
     assert report.status is SyncStatus.FAILED
     assert await version(database) == before
     async with database.acquire() as connection:
@@ -187,7 +191,7 @@ async def test_a_list_that_cannot_be_read_fails_and_is_on_record(database: Pool,
 
 
 async def test_a_list_that_cannot_be_had_fails(database: Pool, tmp_path: Path) -> None:
-    report = await sync.sync_once(database, str(tmp_path / "none.json"), NOW)
+    report = await sync.sync_once(database, str(tmp_path / "none.json"), lambda: NOW)
     assert report.status is SyncStatus.FAILED
     assert "none.json" in (report.error or "")
 
@@ -211,6 +215,35 @@ async def test_a_price_jump_waits_until_it_is_accepted(database: Pool, tmp_path:
     assert input_pico(await load_book(database), "lab/a", LATER) == 1_000_000
     await run_sync(database, tmp_path, jumped, LATER + timedelta(hours=1), frozenset({"lab/a"}))
     assert input_pico(await load_book(database), "lab/a", LATER + timedelta(days=1)) == 500_000_000
+
+
+async def test_a_price_comes_into_force_after_its_publication_however_long_that_took(
+    database: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutants: the time is taken before the fetch, before the lock, or before tenants are told."""
+    await run_sync(database, tmp_path, PRICES)
+    shows = [LATER]
+    real_fetch, real_lock = fetch.fetch, store.lock_catalog
+
+    async def slow_fetch(source: str, etag: str | None = None) -> fetch.Fetched:
+        shows[0] += timedelta(seconds=20)
+        return await real_fetch(source, etag)
+
+    async def slow_lock(connection: Connection) -> None:
+        shows[0] += timedelta(seconds=20)
+        await real_lock(connection)
+
+    async def slow_announce(_connection: Connection, _report: SyncReport) -> None:
+        shows[0] += timedelta(seconds=20)
+
+    monkeypatch.setattr(fetch, "fetch", slow_fetch)
+    monkeypatch.setattr(store, "lock_catalog", slow_lock)
+    source = write_list(tmp_path, {**PRICES, "lab/a": "0.000005"})
+    await sync.sync_once(database, source, lambda: shows[0], announce=slow_announce)
+    async with database.acquire() as connection:
+        assert await store.latest_price_at(connection) == LATER + timedelta(seconds=60) + actions.LEAD
+        [last, _] = await actions.last_syncs(connection)
+    assert last.started_at == LATER
 
 
 async def test_a_clock_that_went_back_still_appends(database: Pool, tmp_path: Path) -> None:
@@ -240,7 +273,7 @@ async def test_what_is_published_is_announced_in_its_transaction(database: Pool,
 
     before = await version(database)
     with pytest.raises(TallybookError, match="not today"):
-        await sync.sync_once(database, write_list(tmp_path, PRICES), NOW, announce=announce)
+        await sync.sync_once(database, write_list(tmp_path, PRICES), lambda: NOW, announce=announce)
     assert (await version(database), await count(database, "ai_models")) == (before, 0)
 
 
@@ -256,14 +289,16 @@ async def test_a_sync_is_due_once_a_day_and_a_failed_one_half_an_hour_later(data
     missing, listed = str(tmp_path / "none.json"), write_list(tmp_path, PRICES)
     moments = [timedelta(), timedelta(minutes=29), timedelta(minutes=30), timedelta(hours=24), timedelta(hours=24, minutes=30)]
     sources = [missing, listed, listed, listed, listed]
-    reports = [await sync.sync_if_due(database, source, NOW + after) for source, after in zip(sources, moments, strict=True)]
+    reports = [
+        await sync.sync_if_due(database, source, standing(NOW + after)) for source, after in zip(sources, moments, strict=True)
+    ]
     expected = [SyncStatus.FAILED, None, SyncStatus.PUBLISHED, None, SyncStatus.UNCHANGED]
     assert [report and report.status for report in reports] == expected
 
 
 async def test_a_sync_is_due_after_a_first_start(database: Pool, tmp_path: Path) -> None:
     await load_packaged(database)
-    assert await sync.sync_if_due(database, write_list(tmp_path, PRICES), NOW) is not None
+    assert await sync.sync_if_due(database, write_list(tmp_path, PRICES), lambda: NOW) is not None
 
 
 async def test_an_unknown_model_is_found_once_an_alias_is_added(database: Pool, tmp_path: Path, tenant: Tenant) -> None:
@@ -389,6 +424,6 @@ async def test_what_a_tenant_may_set_is_bounded(
 
 async def test_of_workers_that_find_a_sync_due_at_once_one_syncs(database: Pool, tmp_path: Path) -> None:
     source = write_list(tmp_path, PRICES)
-    reports = await asyncio.gather(*(sync.sync_if_due(database, source, NOW) for _ in range(4)))
+    reports = await asyncio.gather(*(sync.sync_if_due(database, source, lambda: NOW) for _ in range(4)))
     assert [report.status for report in reports if report is not None] == [SyncStatus.PUBLISHED]
     assert await count(database, "ai_model_syncs") == 1

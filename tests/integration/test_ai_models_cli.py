@@ -99,6 +99,48 @@ async def test_aliases_and_overrides_are_set_listed_and_ended(
         await run(*override, "end", override_id)
 
 
+async def test_an_own_price_with_bands_and_tiers_is_read_from_a_file(
+    run: Run, tmp_path: Path, organization: str, database: Pool
+) -> None:
+    """Mutant: the command can say flat prices only."""
+    bands = [{"input": "2", "output": "10"}, {"fromTokens": 200_000, "input": "4", "output": "20"}]
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"standard": bands, "serviceTiers": {"flex": bands[:1]}, "webSearchPerThousand": "7"}))
+    words = ("override", "--organization", organization, "set", "acme/house")
+    assert (await run(*words, "--prices", str(path)))[0] == 0
+    async with database.acquire() as connection:
+        book = await actions.load_book(connection)
+        tenant_id = await connection.fetchval("SELECT tenant_id FROM ai_price_overrides WHERE pattern = 'acme/house'")
+    row = book.resolve(tenant_id, "acme/house").entry.row_at(10**13)
+    assert (row.standard.starts, row.service_tiers.keys(), row.web_search) == ((0, 200_000), {"flex"}, 7 * 10**9)
+    with pytest.raises(ValidationError, match="leave out --output"):
+        await run(*words, "--prices", str(path), "--output", "1")
+    for content in (
+        "{",
+        '{"standard": []}',
+        '{"standard": [{"input": "1", "inputs": "2"}]}',
+        '{"standard": [{"input": 1}]}',
+        "\udcff",
+    ):
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises(ValidationError):
+            await run(*words, "--prices", str(path))
+    for other in (("--prices", str(tmp_path / "none.json")), ()):
+        with pytest.raises(ValidationError):
+            await run(*words, *other)
+
+
+async def test_changes_are_told_to_the_last_however_many(
+    run: Run, tmp_path: Path, database: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_PAGE", 2)
+    await run("sync", "--source", write_list(tmp_path, *["0.000001"] * 5))
+    code, told = await run("changes", "--since", "2020-01-01")
+    every = await database.fetch("SELECT model_id FROM ai_model_changes WHERE kind <> 'described' ORDER BY id")
+    assert (code, [line.split()[2] for line in told.splitlines()]) == (0, [row["model_id"] for row in every])
+    assert len(every) >= 5
+
+
 async def test_wrong_words_are_told(run: Run) -> None:
     with pytest.raises(NotFound, match="organization"):
         await run("alias", "--organization", "org_none", "list")

@@ -104,9 +104,9 @@ async def test_a_source_that_cannot_be_reached_is_an_error(source: str) -> None:
 
 async def test_a_sync_asks_with_the_etag_it_kept(database: Pool, address: str) -> None:
     source = f"{address}/list"
-    first = await sync.sync_once(database, source, NOW)
-    second = await sync.sync_once(database, source, NOW + timedelta(days=1))
-    accepted = await sync.sync_once(database, source, NOW + timedelta(days=2), accepted=frozenset({"lab/a"}))
+    first = await sync.sync_once(database, source, lambda: NOW)
+    second = await sync.sync_once(database, source, lambda: NOW + timedelta(days=1))
+    accepted = await sync.sync_once(database, source, lambda: NOW + timedelta(days=2), accepted=frozenset({"lab/a"}))
     assert [each.status for each in (first, second, accepted)] == [
         SyncStatus.PUBLISHED,
         SyncStatus.UNCHANGED,

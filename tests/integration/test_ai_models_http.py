@@ -27,7 +27,7 @@ EXAMPLE = {
 async def tenant_and_api(database: Pool, redis_client: Redis) -> AsyncGenerator[tuple[Tenant, Api]]:
     services = await api.make_services(database, redis_client)
     async with postgres.transaction(database) as connection:
-        await actions.load_packaged(connection, clock.real_clock())
+        await actions.load_packaged(connection, clock.real_clock)
     account = await api.make_account(database)
     async with postgres.transaction(database) as connection:
         await actions.set_alias(connection, account.tenant, "our-best", "claude-opus-4.8", clock.real_clock())

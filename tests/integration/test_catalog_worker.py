@@ -157,7 +157,7 @@ async def test_an_empty_address_turns_the_sync_off(services: Services) -> None:
 
 
 async def test_many_who_look_for_a_newer_book_load_it_once(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    await sync.sync_once(services.database, services.settings.catalog_url, NOW)
+    await sync.sync_once(services.database, services.settings.catalog_url, lambda: NOW)
     loads = 0
     load = actions.load_book
 

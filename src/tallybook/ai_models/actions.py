@@ -1,14 +1,15 @@
 """What can be done with the catalog: one verb a function, each inside the caller's transaction."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tallybook.ai_models import catalog_files, rules, store
 from tallybook.ai_models.catalog_files import Catalog
 from tallybook.ai_models.model import PRICE_CHANGES, ChangeKind, ModelList, Plan, SyncReport, SyncStatus
-from tallybook.ai_models.store import NewPrice, StoredAlias, StoredChange, StoredModel, StoredPrice, StoredSync
+from tallybook.ai_models.store import NewOverride, NewPrice, StoredAlias, StoredChange, StoredModel, StoredPrice, StoredSync
 from tallybook.core import errors
+from tallybook.core.clock import Clock
 from tallybook.core.tenant import Tenant
 from tallybook.pricing import overrides
 from tallybook.pricing.model_ids import TEXT_MAX
@@ -19,13 +20,15 @@ from tallybook.storage.postgres import Connection
 
 PACKAGED = "packaged"
 """The source's name for the catalog that ships with the program."""
-CHANGES_MAX = 10_000
 ALIASES_MAX = 1_000
 OVERRIDES_MAX = 1_000
 LEAD = timedelta(seconds=5)
 """How long after its publication a price comes into force: time for every process to load the book, so that all of them change to
 it at the same moment."""
 _INSTANT = timedelta(microseconds=1)
+
+Announce = Callable[[Connection, SyncReport], Awaitable[None]]
+"""Tells others of what was published, in its transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +57,34 @@ async def current_version(connection: Connection) -> int:
     return await store.current_version(connection)
 
 
-async def load_packaged(connection: Connection, now: datetime) -> SyncReport:
+async def load_packaged(connection: Connection, clock: Clock, announce: Announce | None = None) -> SyncReport:
     """Take over the catalog that ships with the program, unless the database has it or a newer list already.
 
     Any number of processes may call this at once. Raises BrokenCatalogError for files that were edited.
     """
-    return await load_catalog(connection, catalog_files.read(catalog_files.packaged()), now)
+    return await load_catalog(connection, catalog_files.read(catalog_files.packaged()), clock, announce)
 
 
-async def load_catalog(connection: Connection, catalog: Catalog, now: datetime) -> SyncReport:
+async def load_catalog(connection: Connection, catalog: Catalog, clock: Clock, announce: Announce | None = None) -> SyncReport:
     """Take over a catalog from files: with its whole history into an empty database, else what differs, from now on."""
     await store.lock_catalog(connection)
+    now = clock()
     if await store.has_synced(connection, PACKAGED, catalog.digest) or await _synced_after(connection, catalog.fetched_at):
         return SyncReport(SyncStatus.UNCHANGED, PACKAGED, digest=catalog.digest)
     known = await store.known(connection)
     listed = ModelList(tuple(entry.model for entry in catalog.entries.values() if entry.removed_at is None))
     plan = rules.plan(known, listed)
-    if plan.refused is None and not known:
+    is_first = plan.refused is None and not known
+    if is_first:
         await _put_history(connection, catalog, now)
     else:
-        await _put_changes(connection, plan, now)
-    return await record(connection, PACKAGED, plan, listed, catalog.digest, now)
+        await _put_models(connection, plan, now)
+    report = await _record(connection, Attempt(PACKAGED, now, catalog.digest), plan, listed, now)
+    if announce is not None:
+        await announce(connection, report)
+    if not is_first:
+        await _put_prices(connection, plan, clock)
+    return report
 
 
 async def _synced_after(connection: Connection, moment: datetime) -> bool:
@@ -89,54 +99,71 @@ async def _put_history(connection: Connection, catalog: Catalog, now: datetime) 
     await store.add_prices(connection, dated)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A sync under way: its source, when it began, and the digest and ETag of what came."""
+
+    source: str
+    started_at: datetime
+    digest: str
+    etag: str | None = None
+
+
 async def publish(
     connection: Connection,
     listed: ModelList,
+    attempt: Attempt,
+    clock: Clock,
     *,
-    source: str,
-    digest: str,
-    etag: str | None,
-    now: datetime,
     accepted: Collection[str] = (),
+    announce: Announce | None = None,
 ) -> SyncReport:
-    """Compare a list with the catalog and take over what is safe, from `now` on. A list that is refused changes nothing."""
+    """Compare a list with the catalog and take over what is safe. A list that is refused changes nothing.
+
+    Prices come into force `LEAD` after the last statement of this, however long the lock and the others took.
+    """
     await store.lock_catalog(connection)
+    now = clock()
     plan = rules.plan(await store.known(connection), listed, accepted)
-    await _put_changes(connection, plan, now)
-    return await record(connection, source, plan, listed, digest, now, etag)
+    await _put_models(connection, plan, now)
+    report = await _record(connection, attempt, plan, listed, now)
+    if announce is not None and report.status is SyncStatus.PUBLISHED:
+        await announce(connection, report)
+    await _put_prices(connection, plan, clock)
+    return report
 
 
-async def _put_changes(connection: Connection, plan: Plan, now: datetime) -> None:
+async def _put_models(connection: Connection, plan: Plan, now: datetime) -> None:
     removed = [(change.model, now) for change in plan.changes if change.kind is ChangeKind.REMOVED]
-    await store.put_models(
-        connection, [*removed, *((each.model, None) for each in plan.changes if each.kind is not ChangeKind.REMOVED)], now
-    )
+    present = [(change.model, None) for change in plan.changes if change.kind is not ChangeKind.REMOVED]
+    await store.put_models(connection, [*removed, *present], now)
+
+
+async def _put_prices(connection: Connection, plan: Plan, clock: Clock) -> None:
     newest = await store.latest_price_at(connection)
-    begins = now + LEAD
-    effective_from = begins if newest is None or newest < begins else newest + _INSTANT
     repriced = [change.model for change in plan.changes if change.model.price != change.before]
+    begins = clock() + LEAD
+    effective_from = begins if newest is None or newest < begins else newest + _INSTANT
     await store.add_prices(
         connection, [NewPrice(each.id, effective_from, each.price) for each in repriced if each.price is not None]
     )
 
 
-async def record(
-    connection: Connection, source: str, plan: Plan, listed: ModelList, digest: str, now: datetime, etag: str | None = None
-) -> SyncReport:
+async def _record(connection: Connection, attempt: Attempt, plan: Plan, listed: ModelList, now: datetime) -> SyncReport:
     """Record a sync whose effect is in this transaction, and raise the version if there is one."""
     status = SyncStatus.REFUSED if plan.refused else SyncStatus.PUBLISHED if plan.changes else SyncStatus.UNCHANGED
     report = SyncReport(
         status=status,
-        source=source,
+        source=attempt.source,
         plan=plan,
         models=len(listed.models),
         priced=sum(model.price is not None for model in listed.models),
-        digest=digest,
+        digest=attempt.digest,
         error=plan.refused,
         version=await store.raise_version(connection, now) if status is SyncStatus.PUBLISHED else None,
     )
     # A refused list is looked at again next time, so its ETag is not kept.
-    sync_id = await store.add_sync(connection, report, now, None if plan.refused else etag)
+    sync_id = await store.add_sync(connection, report, attempt.started_at, None if plan.refused else attempt.etag)
     await store.add_changes(connection, sync_id, plan.changes, now)
     return report
 
@@ -164,11 +191,11 @@ async def last_syncs(connection: Connection, limit: int = 10) -> list[StoredSync
 
 
 async def changes_since(
-    connection: Connection, since: datetime, *, described: bool = False, limit: int = CHANGES_MAX
+    connection: Connection, since: datetime, *, described: bool = False, after: int = 0, limit: int = 100
 ) -> list[StoredChange]:
-    """Changes of models and prices since a moment, oldest first; with `described`, of mere names and limits too."""
+    """Changes of models and prices since a moment and after a change's id, oldest first; with `described`, of mere names and limits too."""
     kinds = {*PRICE_CHANGES, ChangeKind.DESCRIBED} if described else PRICE_CHANGES
-    return await store.changes_since(connection, since, kinds, limit)
+    return await store.changes_since(connection, since, kinds, after, limit)
 
 
 async def list_models(
@@ -226,33 +253,50 @@ async def list_aliases(
 
 
 async def set_override(
-    connection: Connection, tenant: Tenant, pattern: str, price: Price, now: datetime, effective_from: datetime | None = None
+    connection: Connection,
+    tenant: Tenant,
+    pattern: str,
+    price: Price,
+    now: datetime,
+    effective_from: datetime | None = None,
+    *,
+    tenant_now: datetime | None = None,
 ) -> Override:
     """Let a tenant's own price hold from a time on (default: now): for a model, the models of a glob, or an own model.
 
-    An earlier price under the same pattern ends then. From a time in the past it also prices late events, and what
-    `models rerate` is asked for; nothing else that was priced before moves. Raises ValidationError for a pattern that no id can match.
+    `now` is real; `tenant_now` is the tenant's clock where that is another one. A text that the catalog knows in another way of writing
+    means the catalog's model. An earlier price under the same pattern ends then. From a time in the past it also prices late events, and
+    what `models rerate` is asked for; nothing else that was priced before moves. Raises ValidationError for a pattern that no id can match.
     """
     if not overrides.PATTERN.fullmatch(pattern):
         raise errors.invalid("model", f"{pattern[:128]!r} is neither a model id nor a glob with *")
     await store.lock_catalog(connection)
     if await store.count_overrides(connection, tenant) >= OVERRIDES_MAX:
         raise errors.invalid("model", f"an organization has at most {OVERRIDES_MAX} own prices in each mode, ended ones included")
-    begins = effective_from or now
+    if not overrides.is_glob(pattern):
+        pattern = (await _read_book(connection)).catalog_id(pattern) or pattern
+    begins = effective_from or tenant_now or now
     await store.end_overrides(connection, tenant, pattern, begins)
-    made = await store.add_override(connection, tenant, pattern, price, begins, now)
+    new = NewOverride(pattern, price, begins, reaches_back=effective_from is None)
+    made = await store.add_override(connection, tenant, new, now)
     await store.raise_version(connection, now)
     return made
 
 
 async def end_override(
-    connection: Connection, tenant: Tenant, override_id: int, now: datetime, at: datetime | None = None
+    connection: Connection,
+    tenant: Tenant,
+    override_id: int,
+    now: datetime,
+    at: datetime | None = None,
+    *,
+    tenant_now: datetime | None = None,
 ) -> Override:
-    """End a tenant's own price at a time (default: now); later events are priced by the catalog.
+    """End a tenant's own price at a time (default: now); later events are priced by the catalog. Times as for `set_override`.
 
     Raises NotFound `price_override_not_found`.
     """
-    ended = await store.end_override(connection, tenant, override_id, at or now)
+    ended = await store.end_override(connection, tenant, override_id, at or tenant_now or now)
     if ended is None:
         raise errors.NotFound("price_override_not_found", f"no price override {override_id} goes on", param="id")
     await store.raise_version(connection, now)

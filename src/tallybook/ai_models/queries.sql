@@ -8,6 +8,10 @@ SELECT pg_advisory_xact_lock($1);
 -- Takes a right (to sync, to re-rate), held by this connection until it is given back; false while another process has it.
 SELECT pg_try_advisory_lock($1);
 
+-- name: try_share_lock
+-- Keeps others from taking such a right until the transaction ends; false while one has it.
+SELECT pg_try_advisory_xact_lock_shared($1);
+
 -- name: release_sync_lock
 -- Gives such a right back.
 SELECT pg_advisory_unlock($1);
@@ -40,7 +44,7 @@ SELECT tenant_id, alias, model_id FROM ai_model_aliases;
 
 -- name: all_overrides
 -- Lists the overrides of all tenants, ended ones too: late events need them.
-SELECT id, tenant_id, pattern, price, effective_from, effective_to, created_at FROM ai_price_overrides;
+SELECT id, tenant_id, pattern, price, effective_from, effective_to, reaches_back, created_at FROM ai_price_overrides;
 
 -- name: put_models
 -- Adds models or brings them up to date; a listed model has no tombstone.
@@ -90,10 +94,16 @@ SELECT * FROM ai_model_syncs WHERE status IN ('published', 'unchanged') AND sour
 SELECT EXISTS (SELECT FROM ai_model_syncs WHERE source = $1 AND digest = $2 AND status IN ('published', 'unchanged', 'refused'));
 
 -- name: changes_since
--- Lists what changed since a moment, oldest first.
+-- Lists what changed since a moment and after a change, oldest first.
 SELECT id, model_id, kind, changed_at, before, after FROM ai_model_changes
-WHERE changed_at >= $1 AND kind = ANY ($2::text[])
-ORDER BY changed_at, id LIMIT $3;
+WHERE changed_at >= $1 AND kind = ANY ($2::text[]) AND id > $3
+ORDER BY id LIMIT $4;
+
+-- name: price_by_id
+-- Reads a price row of the catalog or an own price: they draw their ids from one sequence.
+SELECT effective_from, price FROM ai_model_prices WHERE id = $1
+UNION ALL
+SELECT effective_from, price FROM ai_price_overrides WHERE id = $1;
 
 -- name: list_models
 -- Lists models after a number, newest first, by text in id or name and by provider.
@@ -140,14 +150,14 @@ SELECT id, alias, model_id, created_at FROM ai_model_aliases WHERE tenant_id = $
 
 -- name: add_override
 -- Adds a tenant's own price.
-INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) VALUES ($1, $2, $3, $4, $5)
-RETURNING id, tenant_id, pattern, price, effective_from, effective_to, created_at;
+INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at, reaches_back) VALUES ($1, $2, $3, $4, $5, $6)
+RETURNING id, tenant_id, pattern, price, effective_from, effective_to, reaches_back, created_at;
 
 -- name: end_override
 -- Ends a tenant's own price, once and not before it began.
 UPDATE ai_price_overrides SET effective_to = GREATEST($3, effective_from)
 WHERE tenant_id = $1 AND id = $2 AND effective_to IS NULL
-RETURNING id, tenant_id, pattern, price, effective_from, effective_to, created_at;
+RETURNING id, tenant_id, pattern, price, effective_from, effective_to, reaches_back, created_at;
 
 -- name: end_overrides_of_pattern
 -- Ends a tenant's own prices under a pattern that go on, each not before it began.
@@ -160,5 +170,5 @@ SELECT count(*) FROM ai_price_overrides WHERE tenant_id = $1;
 
 -- name: overrides_of_tenant
 -- Lists a tenant's own prices from before an id, newest first, ended ones too.
-SELECT id, tenant_id, pattern, price, effective_from, effective_to, created_at FROM ai_price_overrides
+SELECT id, tenant_id, pattern, price, effective_from, effective_to, reaches_back, created_at FROM ai_price_overrides
 WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;

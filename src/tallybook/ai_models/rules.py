@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 from tallybook.ai_models import decimals
 from tallybook.ai_models.model import Change, ChangeKind, Known, Model, ModelList, Plan, Remark
-from tallybook.pricing.rates import Price
+from tallybook.pricing import rates
+from tallybook.pricing.rates import Band, Listed, Price
 
 JUMP_MAX = 10
 """A price that moves by more than this factor, or to or from zero, is a slip of the unit until a person accepts it."""
@@ -51,21 +52,51 @@ def _suspicious(known: Mapping[str, Known], listed: ModelList, accepted: Collect
             continue
         if model.price is None:
             yield Remark(model.id, "has lost its prices; the last ones stay in force")
-        elif model.id not in accepted and _jumps(before, model.price):
-            moved = f"{decimals.input_and_output(before)} to {decimals.input_and_output(model.price)} USD per million"
-            yield Remark(model.id, f"moves from {moved}; the last price stays in force until this one is accepted")
+        elif model.id not in accepted and (moved := next(_jumps(before, model.price), None)):
+            yield Remark(model.id, f"{moved}; the last price stays in force until this one is accepted")
 
 
-def _jumps(before: Price, now: Price) -> bool:
-    """Whether any price of the first band moved too far. Kinds that were not listed on one side are not compared."""
-    old, new = before.standard[0].listed, now.standard[0].listed
-    pairs = [
-        (old.input, new.input),
-        (old.output, new.output),
-        (old.cache_read, new.cache_read),
-        (old.cache_write, new.cache_write),
-    ]
-    return any(a is not None and b is not None and max(a, b) > JUMP_MAX * min(a, b) for a, b in pairs)
+def _jumps(before: Price, now: Price) -> Iterator[str]:
+    """What moves too far, as text: any rate of any band and service tier, or the web search fee.
+
+    Bands are compared at every length at which one of the two prices changes. A rate, tier or fee that appears is not compared; a cache
+    price that goes is compared with what is charged in its place.
+    """
+    for name, bands in _schedules(before).items():
+        other = _schedules(now).get(name, ())
+        for start in sorted({band.from_tokens for band in (*bands, *other)}) if other else ():
+            for kind, old, new in _rates(_listed_at(bands, start), _listed_at(other, start)):
+                if _is_jump(old, new):
+                    texts = (decimals.usd_per_million(old), decimals.usd_per_million(new))
+                    yield f"{name} {kind} from {start} tokens on moves from {texts[0]} to {texts[1]} USD per million"
+    if before.web_search is not None and now.web_search is not None and _is_jump(before.web_search, now.web_search):
+        texts = (decimals.usd_per_thousand(before.web_search), decimals.usd_per_thousand(now.web_search))
+        yield f"web search moves from {texts[0]} to {texts[1]} USD per thousand"
+
+
+def _schedules(price: Price) -> Mapping[str, tuple[Band, ...]]:
+    return {"standard": price.standard, **{name: price.service_tiers[name] for name in sorted(price.service_tiers)}}
+
+
+def _listed_at(bands: tuple[Band, ...], tokens: int) -> Listed:
+    return next(band.listed for band in reversed(bands) if band.from_tokens <= tokens)
+
+
+def _rates(old: Listed, new: Listed) -> Iterator[tuple[str, int, int]]:
+    charged = rates.resolve(new)
+    yield "input", old.input, new.input
+    if old.output is not None and new.output is not None:
+        yield "output", old.output, new.output
+    if old.cache_read is not None:
+        yield "cache read", old.cache_read, charged.cache_read
+    if old.cache_write is not None:
+        yield "cache write", old.cache_write, charged.cache_write
+    if old.cache_write_1h is not None:
+        yield "1-hour cache write", old.cache_write_1h, charged.cache_write_1h
+
+
+def _is_jump(old: int, new: int) -> bool:
+    return max(old, new) > JUMP_MAX * min(old, new)
 
 
 def _listed_changes(known: Mapping[str, Known], present: Mapping[str, Model]) -> Iterator[Change]:

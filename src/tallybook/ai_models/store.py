@@ -89,6 +89,16 @@ class NewPrice:
     price: Price
 
 
+@dataclass(frozen=True, slots=True)
+class NewOverride:
+    """A tenant's own price to add; `reaches_back` as in `Override`."""
+
+    pattern: str
+    price: Price
+    effective_from: datetime
+    reaches_back: bool
+
+
 async def lock_catalog(connection: Connection) -> None:
     """Wait for the right to change the catalog; it ends with the transaction."""
     await connection.execute(_SQL["lock_catalog"], _CATALOG_LOCK)
@@ -112,6 +122,11 @@ async def current_version(connection: Connection) -> int:
 async def try_rerate_lock(connection: Connection) -> bool:
     """Take the right to re-rate usage for this connection; False while another process has it."""
     return await connection.fetchval(_SQL["try_sync_lock"], _RERATE_LOCK)
+
+
+async def try_share_rerate_lock(connection: Connection) -> bool:
+    """Keep others from re-rating usage until the transaction ends; False while one does."""
+    return await connection.fetchval(_SQL["try_share_lock"], _RERATE_LOCK)
 
 
 async def release_rerate_lock(connection: Connection) -> None:
@@ -221,9 +236,11 @@ async def has_synced(connection: Connection, source: str, digest: str) -> bool:
     return await connection.fetchval(_SQL["has_synced_digest"], source, digest)
 
 
-async def changes_since(connection: Connection, since: datetime, kinds: Iterable[ChangeKind], limit: int) -> list[StoredChange]:
-    """What changed since a moment, oldest first."""
-    rows = await connection.fetch(_SQL["changes_since"], since, [kind.value for kind in kinds], limit)
+async def changes_since(
+    connection: Connection, since: datetime, kinds: Iterable[ChangeKind], after: int, limit: int
+) -> list[StoredChange]:
+    """What changed since a moment and after a change's id, oldest first."""
+    rows = await connection.fetch(_SQL["changes_since"], since, [kind.value for kind in kinds], after, limit)
     return [_change(row) for row in rows]
 
 
@@ -245,6 +262,14 @@ async def prices_of(connection: Connection, model_id: str) -> list[StoredPrice]:
     """A model's price rows, newest first."""
     rows = await connection.fetch(_SQL["prices_of_model"], model_id)
     return [StoredPrice(row["id"], row["effective_from"], price_codec.from_json(row["price"])) for row in rows]
+
+
+async def price_row(connection: Connection, price_id: int, model_id: str) -> PriceRow | None:
+    """A price row, of the catalog or an own one, as it prices this model; None when there is none with this id."""
+    row = await connection.fetchrow(_SQL["price_by_id"], price_id)
+    if row is None:
+        return None
+    return PriceRow(price_id, model_id, clock.to_ms(row["effective_from"]), price_codec.from_json(row["price"]))
 
 
 async def put_alias(connection: Connection, tenant: Tenant, alias: str, model_id: str, now: datetime) -> None:
@@ -273,11 +298,10 @@ async def count_aliases(connection: Connection, tenant: Tenant, other_than: str)
     return await connection.fetchval(_SQL["count_aliases"], tenant.id, other_than)
 
 
-async def add_override(
-    connection: Connection, tenant: Tenant, pattern: str, price: Price, effective_from: datetime, now: datetime
-) -> Override:
+async def add_override(connection: Connection, tenant: Tenant, new: NewOverride, now: datetime) -> Override:
     """Add a tenant's own price."""
-    rows = await connection.fetch(_SQL["add_override"], tenant.id, pattern, price_codec.to_json(price), effective_from, now)
+    price = price_codec.to_json(new.price)
+    rows = await connection.fetch(_SQL["add_override"], tenant.id, new.pattern, price, new.effective_from, now, new.reaches_back)
     return _override(rows[0])
 
 
@@ -339,8 +363,14 @@ def _price(value: object) -> Price | None:
 
 def _override(row: Row) -> Override:
     ends_at = row["effective_to"]
-    end_ms = None if ends_at is None else clock.to_ms(ends_at)
-    return Override(row["id"], row["pattern"], clock.to_ms(row["effective_from"]), end_ms, price_codec.from_json(row["price"]))
+    return Override(
+        id=row["id"],
+        pattern=row["pattern"],
+        effective_from_ms=clock.to_ms(row["effective_from"]),
+        effective_to_ms=None if ends_at is None else clock.to_ms(ends_at),
+        price=price_codec.from_json(row["price"]),
+        reaches_back=row["reaches_back"],
+    )
 
 
 def _price_after(change: Change) -> object:

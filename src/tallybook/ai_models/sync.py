@@ -2,36 +2,35 @@
 
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
 
 from tallybook.ai_models import actions, fetch, gateway, store
-from tallybook.ai_models.fetch import Fetched, FetchError
+from tallybook.ai_models.actions import Announce, Attempt
+from tallybook.ai_models.fetch import FetchError
 from tallybook.ai_models.gateway import UnreadableListError
 from tallybook.ai_models.model import Plan, SyncReport, SyncStatus
 from tallybook.ai_models.store import StoredSync
+from tallybook.core.clock import Clock
 from tallybook.storage import postgres
-from tallybook.storage.postgres import Connection, Pool
+from tallybook.storage.postgres import Pool
 
 DAILY = timedelta(hours=24)
 RETRY = timedelta(minutes=30)
 _REASON_MAX = 500
 
-Announce = Callable[[Connection, SyncReport], Awaitable[None]]
-"""Tells others of what a sync published, in its transaction."""
 
-
-async def sync_if_due(database: Pool, source: str, now: datetime, *, announce: Announce | None = None) -> SyncReport | None:
+async def sync_if_due(database: Pool, source: str, clock: Clock, *, announce: Announce | None = None) -> SyncReport | None:
     """Sync when the last good one is a day old and the last attempt half an hour; None when it is not time. Call it often.
 
     Any number of processes may: one leads, and who led before it decides whether there is anything left to do.
     """
-    if not await _is_due(database, now):
+    if not await _is_due(database, clock()):
         return None
     async with _leading(database) as leads:
-        if not leads or not await _is_due(database, now):
+        if not leads or not await _is_due(database, clock()):
             return None
-        return await _sync(database, source, now, (), announce)
+        return await _sync(database, source, clock, (), announce)
 
 
 async def _is_due(database: Pool, now: datetime) -> bool:
@@ -44,7 +43,7 @@ async def _is_due(database: Pool, now: datetime) -> bool:
 
 
 async def sync_once(
-    database: Pool, source: str, now: datetime, *, accepted: Collection[str] = (), announce: Announce | None = None
+    database: Pool, source: str, clock: Clock, *, accepted: Collection[str] = (), announce: Announce | None = None
 ) -> SyncReport:
     """Fetch a list and publish what is safe of it; one process at a time, the others get BUSY.
 
@@ -54,7 +53,7 @@ async def sync_once(
     async with _leading(database) as leads:
         if not leads:
             return SyncReport(SyncStatus.BUSY, source)
-        return await _sync(database, source, now, accepted, announce)
+        return await _sync(database, source, clock, accepted, announce)
 
 
 @contextlib.asynccontextmanager
@@ -75,7 +74,8 @@ async def note_failure(database: Pool, source: str, reason: str, now: datetime) 
     return await _note(database, SyncReport(SyncStatus.FAILED, source, error=reason[:_REASON_MAX]), now)
 
 
-async def _sync(database: Pool, source: str, now: datetime, accepted: Collection[str], announce: Announce | None) -> SyncReport:
+async def _sync(database: Pool, source: str, clock: Clock, accepted: Collection[str], announce: Announce | None) -> SyncReport:
+    started_at = clock()
     async with database.acquire() as connection:
         last = await actions.last_good_sync(connection)
     # A price jump that is accepted now may stand in the very list that was seen before.
@@ -83,33 +83,16 @@ async def _sync(database: Pool, source: str, now: datetime, accepted: Collection
     try:
         fetched = await fetch.fetch(source, etag)
     except FetchError as error:
-        return await _note(database, SyncReport(SyncStatus.FAILED, source, error=str(error)), now)
+        return await _note(database, SyncReport(SyncStatus.FAILED, source, error=str(error)), started_at)
     if fetched.body is None:
-        return await _note(database, _still(last, source), now, etag)
-    return await _publish(database, source, fetched, fetched.body, now, accepted, announce)
-
-
-async def _publish(
-    database: Pool,
-    source: str,
-    fetched: Fetched,
-    body: bytes,
-    now: datetime,
-    accepted: Collection[str],
-    announce: Announce | None,
-) -> SyncReport:
-    digest = hashlib.sha256(body).hexdigest()
+        return await _note(database, _still(last, source), started_at, etag)
+    attempt = Attempt(source, started_at, hashlib.sha256(fetched.body).hexdigest(), fetched.etag)
     try:
-        listed = gateway.parse(body)
+        listed = gateway.parse(fetched.body)
     except UnreadableListError as error:
-        return await _note(database, SyncReport(SyncStatus.FAILED, source, digest=digest, error=str(error)), now)
+        return await _note(database, SyncReport(SyncStatus.FAILED, source, digest=attempt.digest, error=str(error)), started_at)
     async with postgres.transaction(database) as connection:
-        report = await actions.publish(
-            connection, listed, source=source, digest=digest, etag=fetched.etag, now=now, accepted=accepted
-        )
-        if announce is not None and report.status is SyncStatus.PUBLISHED:
-            await announce(connection, report)
-    return report
+        return await actions.publish(connection, listed, attempt, clock, accepted=accepted, announce=announce)
 
 
 def _still(last: StoredSync | None, source: str) -> SyncReport:
@@ -120,7 +103,7 @@ def _still(last: StoredSync | None, source: str) -> SyncReport:
     return SyncReport(SyncStatus.UNCHANGED, source, plan, last.models, last.priced, last.digest)
 
 
-async def _note(database: Pool, report: SyncReport, now: datetime, etag: str | None = None) -> SyncReport:
+async def _note(database: Pool, report: SyncReport, started_at: datetime, etag: str | None = None) -> SyncReport:
     async with postgres.transaction(database) as connection:
-        await actions.note_sync(connection, report, now, etag)
+        await actions.note_sync(connection, report, started_at, etag)
     return report

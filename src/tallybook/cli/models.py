@@ -24,6 +24,7 @@ from tallybook.storage import postgres
 from tallybook.storage.postgres import Pool
 
 _Result = TypeVar("_Result")
+_PAGE = 1_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def _sync(arguments: argparse.Namespace) -> int:
         return _sync_files(source, arguments)
     report = _on_database(
         lambda database: sync.sync_once(
-            database, source, clock.real_clock(), accepted=frozenset(arguments.accept), announce=price_changes.announce
+            database, source, clock.real_clock, accepted=frozenset(arguments.accept), announce=price_changes.announce
         )
     )
     _say(_summary(report))
@@ -134,10 +135,15 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _changes(arguments: argparse.Namespace) -> int:
     async def show(database: Pool) -> int:
-        async with postgres.snapshot(database) as connection:
-            changes = await actions.changes_since(connection, arguments.since, described=arguments.described)
-        for each in changes:
-            _say(f"{clock.iso(each.changed_at)} {each.kind} {each.model_id} {_shown(each.before)} -> {_shown(each.after)}")
+        after: int | None = 0
+        while after is not None:
+            async with database.acquire() as connection:
+                changes = await actions.changes_since(
+                    connection, arguments.since, described=arguments.described, after=after, limit=_PAGE
+                )
+            for each in changes:
+                _say(f"{clock.iso(each.changed_at)} {each.kind} {each.model_id} {_shown(each.before)} -> {_shown(each.after)}")
+            after = changes[-1].id if len(changes) == _PAGE else None
         return 0
 
     return _on_database(show)
@@ -154,8 +160,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _quote(arguments: argparse.Namespace) -> int:
     """Price a request with the database's catalog, or with the packaged one where no database is named."""
-    resolved = _book().resolve(0, arguments.model)
-    row = resolved.entry.row_at(clock.to_ms(arguments.at or clock.real_clock()))
+    at_ms = clock.to_ms(arguments.at or clock.real_clock())
+    resolved = _book().resolve(0, arguments.model, at_ms)
+    row = resolved.entry.row_at(at_ms)
     usage = cost.TokenUsage(
         arguments.input,
         arguments.output,

@@ -1,6 +1,8 @@
 """`tallybook models alias` and `tallybook models override`: an organization's own words and prices for models."""
 
 import argparse
+import sys
+from pathlib import Path
 
 import msgspec
 
@@ -18,6 +20,7 @@ from tallybook.tenancy import actions as tenancy
 from tallybook.tenancy import store as tenancy_store
 
 COMMANDS = frozenset({"alias", "override"})
+_RATES = ("input", "output", "cache-read", "cache-write", "cache-write-1h")
 
 
 def configure_alias(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +40,15 @@ def configure_override(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     made = verbs.add_parser("set", help="set a price; one under the same pattern ends")
     made.add_argument("pattern", help="a model id, a glob (anthropic/*), or the id of an own model")
-    for name in ("input", "output", "cache-read", "cache-write", "cache-write-1h"):
-        made.add_argument(f"--{name}", metavar="USD", required=name == "input", help="per million tokens")
+    for name in _RATES:
+        made.add_argument(f"--{name}", metavar="USD", help="per million tokens")
     made.add_argument("--web-search", metavar="USD", help="per 1,000 calls")
+    made.add_argument(
+        "--prices",
+        type=Path,
+        metavar="FILE",
+        help="bands and service tiers, as JSON in the API's form of `price`; - reads standard input",
+    )
     made.add_argument("--from", dest="begins", type=dates.moment, metavar="DATE", help="since when it holds; default: now")
     ended = verbs.add_parser("end", help="end a price")
     ended.add_argument("id", type=int)
@@ -79,19 +88,33 @@ async def _alias(arguments: argparse.Namespace, connection: Connection, tenant: 
 
 
 async def _override(arguments: argparse.Namespace, connection: Connection, tenant: Tenant) -> None:
-    # The tenant's clock, which a sandbox may have set: its events happen then.
-    now = await tenancy.clock_now(connection, tenant, clock.real_clock())
+    now = clock.real_clock()
+    # A sandbox may have a clock of its own: its events happen then.
+    tenant_now = await tenancy.clock_now(connection, tenant, now)
     if arguments.verb == "set":
-        made = await actions.set_override(connection, tenant, arguments.pattern, _price(arguments), now, arguments.begins)
+        price = _price(arguments)
+        made = await actions.set_override(
+            connection, tenant, arguments.pattern, price, now, arguments.begins, tenant_now=tenant_now
+        )
         _say(_shown(made))
     elif arguments.verb == "end":
-        _say(_shown(await actions.end_override(connection, tenant, arguments.id, now, arguments.at)))
+        _say(_shown(await actions.end_override(connection, tenant, arguments.id, now, arguments.at, tenant_now=tenant_now)))
     else:
         for each in await actions.list_overrides(connection, tenant):
             _say(_shown(each))
 
 
 def _price(arguments: argparse.Namespace) -> Price:
+    text = _flat(arguments) if arguments.prices is None else _from_file(arguments)
+    try:
+        return price_codec.from_json(text)
+    except UnreadablePriceError as error:
+        raise errors.invalid("price", str(error)) from error
+
+
+def _flat(arguments: argparse.Namespace) -> object:
+    if arguments.input is None:
+        raise errors.invalid("input", "name a price with --input, or a file of prices with --prices")
     band = BandUsd(
         input=arguments.input,
         output=arguments.output,
@@ -99,11 +122,20 @@ def _price(arguments: argparse.Namespace) -> Price:
         cache_write=arguments.cache_write,
         cache_write_1h=arguments.cache_write_1h,
     )
-    text = PriceUsd(standard=(band,), web_search_per_thousand=arguments.web_search)
+    return msgspec.to_builtins(PriceUsd(standard=(band,), web_search_per_thousand=arguments.web_search))
+
+
+def _from_file(arguments: argparse.Namespace) -> object:
+    given = [name for name in (*_RATES, "web-search") if getattr(arguments, name.replace("-", "_")) is not None]
+    if given:
+        raise errors.invalid("prices", f"--prices says all there is to say; leave out {', '.join(f'--{name}' for name in given)}")
     try:
-        return price_codec.from_json(msgspec.to_builtins(text))
-    except UnreadablePriceError as error:
-        raise errors.invalid("price", str(error)) from error
+        body = sys.stdin.buffer.read() if arguments.prices == Path("-") else arguments.prices.read_bytes()
+        return msgspec.json.decode(body)
+    except OSError as error:
+        raise errors.invalid("prices", f"{arguments.prices}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.invalid("prices", f"{arguments.prices} is no JSON: {error}") from error
 
 
 def _shown(each: Override) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 
 from tallybook import settings
@@ -45,7 +46,7 @@ async def perform(services: Services, arguments: argparse.Namespace) -> int:
     """Survey, say, and unless it is a dry run write; customer by customer."""
     window = await _window(services, arguments)
     owed, failed, seen = 0, 0, 0
-    async with rerate.alone(services):
+    async with contextlib.nullcontext() if arguments.dry_run else rerate.alone(services):
         async for difference in rerate.survey(services, window):
             seen += 1
             owed += difference.total.owed

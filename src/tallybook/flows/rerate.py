@@ -8,28 +8,31 @@ process. The difference is written as adjustments of the customer's balance, one
 2. `write`: send the differences to the till. What it has taken counts as "adjusted before" from then on, so doing it twice, or over
    windows that overlap, or after a crash half way, adjusts once. One re-rating runs at a time.
 
-Margins are those the events were priced with. A closed period is not opened: the period that runs pays, and the adjustment says
-which hour it belongs to. Usage that the plan includes without limit took nothing and still does.
+Margins are those the events were priced with, and models those that their ids meant then. A closed period is not opened: the period
+that runs pays, and the adjustment says which hour it belongs to. Usage that the plan includes without limit took nothing and still
+does: an event that took nothing although it had a price says so itself; for one whose price was 0 the terms of its period decide.
+What was taken back counts no more; what re-ratings had taken for it went back with it (`rerated`).
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tallybook.ai_models import store as ai_models
 from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome
-from tallybook.core import clock, errors, ids, pools, usage_log
-from tallybook.flows import adjustment, current_book, period
+from tallybook.core import clock, errors, ids, partitions, pools, usage_log
+from tallybook.flows import adjustment, current_book, period, rerated
 from tallybook.flows.access import Standing
 from tallybook.flows.services import Services
 from tallybook.pricing import cost
-from tallybook.pricing.cost import TokenUsage
 from tallybook.pricing.price_book import PriceBook
 from tallybook.rollup import model_usage
-from tallybook.rollup.model_usage import ModelCustomer, ModelUsage
+from tallybook.rollup import store as rollup
+from tallybook.rollup.model_usage import ModelCustomer, ModelUsage, Prices
 from tallybook.storage import postgres
+from tallybook.storage.postgres import Connection
 from tallybook.subscriptions.terms import ConsumptionModel
 
 HOUR = timedelta(hours=1)
@@ -59,11 +62,18 @@ class Window:
 
 @dataclass(slots=True)
 class HourTotal:
-    """One hour of one customer's usage, in nano-USD: what it took, what it should have, and what re-ratings took before."""
+    """One hour of one customer's usage, in nano-USD: what it took, what it should have, and what re-ratings took before.
+
+    `adjustments` is how many those were. `prices` are the price rows that say what it should have, and `through` is the place in the
+    customer's log up to which this knows of usage; both are kept with the adjustment.
+    """
 
     took: int = 0
     should: int = 0
     rerated: int = 0
+    adjustments: int = 0
+    prices: Prices = field(default_factory=dict[str, list[tuple[int, int]]])
+    through: int = 0
 
     @property
     def owed(self) -> int:
@@ -112,23 +122,33 @@ class Written:
 
 @contextlib.asynccontextmanager
 async def alone(services: Services) -> AsyncGenerator[None]:
-    """Hold the right to re-rate for the block. Raises Conflict while another process has it."""
+    """Hold the right to re-rate for the block, and until the book knows what it did. Raises Conflict while another process has it.
+
+    Voids of AI usage are refused meanwhile: they give back what re-ratings took, which is not known before the end.
+    """
     async with services.database.acquire() as holder:
         if not await ai_models.try_rerate_lock(holder):
             raise errors.Conflict("rerate_in_progress", "another re-rating is running; wait until it is done")
         try:
             yield
+            await _behind(services)
         finally:
             await ai_models.release_rerate_lock(holder)
+
+
+async def _behind(services: Services) -> set[int]:
+    """Wait until the book has read the log as it is now. Returns the partitions that it has not read in time."""
+    marks = {partition: await services.till.tick(partition) for partition in range(services.settings.partitions)}
+    return await period.catch_up(services, marks)
 
 
 async def survey(services: Services, window: Window) -> AsyncGenerator[Difference]:
     """Price the window's usage again, customer by customer; those without any difference too. Writes nothing to any pool.
 
-    Raises Unavailable when no worker brings the book up to the log.
+    Raises Unavailable (`book_behind`) when no worker brings the book up to the log.
     """
-    marks = {partition: await services.till.tick(partition) for partition in range(services.settings.partitions)}
-    await period.catch_up(services, marks)
+    if await _behind(services):
+        raise errors.Unavailable("book_behind", "The book has not read the log far enough; is a worker running?")
     await current_book.refresh(services)
     async with services.database.acquire() as connection:
         found = await model_usage.customers(connection, window.starts_at, window.ends_at, window.tenant_id, window.customer_id)
@@ -137,51 +157,78 @@ async def survey(services: Services, window: Window) -> AsyncGenerator[Differenc
 
 
 async def _difference(services: Services, customer: ModelCustomer, window: Window) -> Difference:
-    difference = Difference(customer)
+    difference, book, inclusion = Difference(customer), services.book, rerated.Inclusion()
+    partition = partitions.of(customer.tenant.id, customer.customer_id, services.settings.partitions)
     starts_at = window.starts_at
     while starts_at < window.ends_at:
         ends_at = min(starts_at + _STEP, window.ends_at)
         async with postgres.snapshot(services.database) as connection:
             events = await model_usage.of_customer(connection, customer.customer_id, starts_at, ends_at)
-            rerated = await model_usage.rerated(connection, customer.customer_id, starts_at, ends_at)
+            earlier = await model_usage.rerated(connection, customer.customer_id, starts_at, ends_at)
+            through = (await rollup.offsets(connection, [partition]))[partition]
+            included = await _included(connection, events, inclusion)
         for event in events:
-            _add(difference, event, services.book)
-        for hour, nano in rerated.items():
-            difference.hours.setdefault(hour, HourTotal()).rerated += nano
+            _add(difference, event, book, is_included=_place(event) in included)
+        for hour, before in earlier.items():
+            total = difference.hours.setdefault(hour, HourTotal())
+            total.rerated, total.adjustments = before.nano, before.adjustments
+        _note_prices(difference, events, book, through)
         starts_at = ends_at
     return difference
 
 
-def _add(difference: Difference, event: ModelUsage, book: PriceBook) -> None:
-    hour = difference.hours.setdefault(event.hour, HourTotal())
-    should = _priced_again(event, difference.customer.tenant.id, book)
+_Place = tuple[str, datetime, int]
+
+
+def _place(event: ModelUsage) -> _Place:
+    return event.pool, event.period_start, event.feature_id
+
+
+async def _included(connection: Connection, events: Iterable[ModelUsage], inclusion: rerated.Inclusion) -> set[_Place]:
+    """Where usage that took nothing at a price of 0 was included without limit."""
+    unsaid = {_place(event) for event in events if event.amount == 0 and event.charge_nano == 0}
+    return {place for place in unsaid if await inclusion.holds(connection, *place)}
+
+
+def _add(difference: Difference, event: ModelUsage, book: PriceBook, *, is_included: bool) -> None:
+    total = difference.hours.setdefault(event.hour, HourTotal())
+    took_nothing = event.amount == 0 and (event.charge_nano != 0 or is_included)
+    should = 0 if took_nothing else _priced_again(event, difference.customer.tenant.id, book)
     difference.events += 1
     difference.unpriced += should is None
-    # What was taken back counts against what it takes back.
-    sign = -1 if event.is_void else 1
-    hour.took += sign * event.amount
-    hour.should += sign * (event.amount if should is None else should)
+    total.took += event.amount
+    total.should += event.amount if should is None else should
     difference.changed += should not in (None, event.amount)
 
 
 def _priced_again(event: ModelUsage, tenant_id: int, book: PriceBook) -> int | None:
     """What the event should have taken by the book of now; None where the book has no price for it any more."""
-    if event.amount == 0 and event.charge_nano:
-        return 0
-    usage = TokenUsage(
-        event.input_tokens,
-        event.output_tokens,
-        event.cache_read_tokens,
-        event.cache_write_tokens,
-        event.cache_write_1h_tokens,
-        event.web_searches,
-        event.service_tier,
-    )
+    entry = book.entry_of(tenant_id, event.model)
+    if entry is None:
+        return None
     try:
-        row = book.resolve(tenant_id, event.model).entry.row_at(clock.to_ms(event.occurred_at))
-        return cost.price(row, usage, event.margin_bps).charge_nano
+        row = entry.row_at(clock.to_ms(event.occurred_at))
+        return cost.price(row, rerated.tokens(event), event.margin_bps).charge_nano
     except errors.TallybookError:
         return None
+
+
+def _note_prices(difference: Difference, events: Iterable[ModelUsage], book: PriceBook, through: int) -> None:
+    """Keep with each hour that is to be adjusted by which price rows, and for which usage."""
+    models: dict[datetime, set[str]] = {}
+    for event in events:
+        models.setdefault(event.hour, set()).add(event.model)
+    for hour, names in models.items():
+        total = difference.hours[hour]
+        if total.owed:
+            total.prices = {each: _rows_of(difference.customer.tenant.id, each, hour, book) for each in sorted(names)}
+            total.through = through
+
+
+def _rows_of(tenant_id: int, model: str, hour: datetime, book: PriceBook) -> list[tuple[int, int]]:
+    entry, start_ms = book.entry_of(tenant_id, model), clock.to_ms(hour)
+    rows = [] if entry is None else entry.rows_between(start_ms, start_ms + rerated.HOUR_MS)
+    return [(from_ms, row.id) for from_ms, row in rows]
 
 
 async def write(services: Services, difference: Difference) -> Written:
@@ -235,8 +282,8 @@ def _charge(standing: Standing, hour: datetime, total: HourTotal) -> Charge:
     terms, paying = standing.terms, standing.period
     hour_s = clock.to_ms(hour) // 1000
     pool = pools.balance(standing.subscription.subscription_id, paying.grant_start_s)
-    # What was adjusted before is part of the identity: the same step taken twice is one, a later step is another.
-    identity = f"\x01rerate\x01{hour_s}\x01{total.rerated}\x01{total.owed}"
+    # How often it was adjusted before is part of the identity: the same step taken twice is one, a later step is another.
+    identity = f"\x01rerate\x01{hour_s}\x01{total.adjustments}\x01{total.rerated}\x01{total.owed}"
     record = usage_log.Record(
         kind=usage_log.Kind.ADJUSTMENT,
         tenant_id=terms.tenant.id,
@@ -247,7 +294,7 @@ def _charge(standing: Standing, hour: datetime, total: HourTotal) -> Charge:
         period_start_s=paying.start_s,
         belongs_to_s=hour_s if hour_s < paying.start_s else 0,
         occurred_at_ms=hour_s * 1000,
-        properties={model_usage.RERATED_HOUR: clock.iso(hour)},
+        properties=model_usage.rerate_properties(hour, total.prices, total.through),
         reason="rerate",
         fingerprint=commands.fingerprint(f"{pool}\0{total.owed}"),
     )

@@ -2,7 +2,8 @@
 
 The event's row is never changed. What its period's pools gave goes back to them while that period is open. An issued invoice is
 never changed either, so for an event of a closed period the open one gets it back, and the record names where it belongs, as late
-usage does. A void belongs to a place in the log, so each row is taken back once, however often that is asked for.
+usage does. A void belongs to a place in the log, so each row is taken back once, however often that is asked for. What re-ratings
+took for the event goes back in the same step (`rerated`).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tallybook.charge.till import CustomerView
 from tallybook.core import errors, ids, partitions, pools, usage_log
 from tallybook.core.pools import PoolKind
 from tallybook.core.tenant import Tenant
-from tallybook.flows import freezing
+from tallybook.flows import freezing, rerated
 from tallybook.flows.services import Services
 from tallybook.rollup import events
 from tallybook.rollup.events import Booked
@@ -63,6 +64,7 @@ async def void(
         if not commands.is_same_request(before.record.fingerprint, fingerprint):
             raise _already(event)
         return Voided(event, before.record.reason, int(before.accepted_at.timestamp() * 1000))
+    share = await _rerated_share(connection, event)
     for _ in range(_ATTEMPTS):
         terms = await terms_loader.load(connection, tenant, customer, services.clock(), services.settings.partitions)
         refund = None if terms is None else refund_by_terms(event, terms)
@@ -70,10 +72,18 @@ async def void(
             raise errors.Conflict(
                 "no_open_period", "The customer has no open period with a pool that could take back what the event took."
             )
-        [receipt] = await services.till.charge([charge(event, refund, reason, fingerprint, services.settings.partitions)])
+        charges = charge_all(event, refund, reason, fingerprint, services.settings.partitions, share)
+        receipt, *_ = await services.till.charge(charges)
         if receipt.outcome is not Outcome.STALE:
             return _voided(event, reason, receipt)
     raise errors.Unavailable("terms_changing", "The customer's terms keep changing; send the same request again.")
+
+
+async def _rerated_share(connection: Connection, event: Booked) -> int:
+    if not event.record.price_id:
+        return 0
+    await rerated.wait_for_no_rerate(connection)
+    return await rerated.share(connection, event)
 
 
 def _voided(event: Booked, reason: str, receipt: Receipt) -> Voided:
@@ -127,6 +137,12 @@ def refund_to_own_pool(event: Booked, view: CustomerView) -> Refund | None:
         return None
     record = event.record
     return Refund(record.pool, state.opening, record.period_start_s, view.tenant_version, view.customer_version)
+
+
+def charge_all(event: Booked, refund: Refund, reason: str, fingerprint: bytes, partition_count: int, share: int) -> list[Charge]:
+    """`charge`, and beside it what gives back what re-ratings took for the event (`share`), if they took anything."""
+    void_charge = charge(event, refund, reason, fingerprint, partition_count)
+    return [void_charge, rerated.taken_back(void_charge, share)] if share else [void_charge]
 
 
 def charge(event: Booked, refund: Refund, reason: str, fingerprint: bytes, partition_count: int) -> Charge:

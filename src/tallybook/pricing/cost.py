@@ -54,7 +54,7 @@ def price(row: PriceRow, usage: TokenUsage, margin_bps: int = 0) -> Priced:
     """Price one event by one price row.
 
     Raises ValidationError for counts that contradict each other or an amount out of bounds, and NotFound `price_not_listed`
-    when the event needs a price (output, service tier, web search) that the row does not have.
+    when the event needs a price (output, service tier, its long context, web search) that the row does not have.
     """
     read, write, write_1h = usage.cache_read_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens
     total = usage.input_tokens if usage.input_tokens_include_cache else usage.input_tokens + read + write
@@ -63,7 +63,7 @@ def price(row: PriceRow, usage: TokenUsage, margin_bps: int = 0) -> Priced:
     if (plain | usage.output_tokens | read | write_1h | (write - write_1h) | usage.web_searches | margin_bps) < 0:
         raise _contradiction(usage, margin_bps)
     schedule = row.standard if usage.service_tier is None else row.schedule(usage.service_tier)
-    rates = schedule.first if total < schedule.second_from else _band(schedule, total)
+    rates = schedule.first if total < schedule.second_from else _band(row, usage, schedule, total)
     output, search = rates.output, row.web_search
     if output is None or search is None:
         output, search = _absent(usage, row, rates)
@@ -92,8 +92,13 @@ def price(row: PriceRow, usage: TokenUsage, margin_bps: int = 0) -> Priced:
     )
 
 
-def _band(schedule: Schedule, total: int) -> Rates:
-    return schedule.rates[bisect_right(schedule.starts, total) - 1]
+def _band(row: PriceRow, usage: TokenUsage, schedule: Schedule, total: int) -> Rates:
+    place = bisect_right(schedule.starts, total) - 1
+    found = schedule.rates[place]
+    if found is None:
+        start = schedule.starts[place]
+        raise row.not_listed(f"the service tier {usage.service_tier!r} from {start} input tokens on (the request has {total})")
+    return found
 
 
 def _absent(usage: TokenUsage, row: PriceRow, rates: Rates) -> tuple[int, int]:

@@ -13,13 +13,22 @@ PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,127}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A price that a tenant set for the models of a pattern, from a time on and, once it was ended, up to a time (exclusive)."""
+    """A price that a tenant set for the models of a pattern, from a time on and, once it was ended, up to a time (exclusive).
+
+    `reaches_back`: it was set without a date. Where a model has no other price, such a first one also prices what happened before.
+    """
 
     id: int
     pattern: str
     effective_from_ms: int
     effective_to_ms: int | None
     price: Price
+    reaches_back: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it was ended before it began, and so never held."""
+        return self.effective_from_ms == self.effective_to_ms
 
     def in_force_at(self, at_ms: int) -> bool:
         """Whether it holds at that time."""
@@ -49,8 +58,8 @@ def matches(pattern: str, model_id: str) -> bool:
 
 
 def matching(candidates: Iterable[Override], model_id: str) -> tuple[Override, ...]:
-    """The overrides that name this model, strongest first: the exact id, then the most literal glob, then the newest."""
-    found = [each for each in candidates if matches(each.pattern, model_id)]
+    """The overrides that name this model and ever held, strongest first: the exact id, then the most literal glob, then the newest."""
+    found = [each for each in candidates if not each.is_empty and matches(each.pattern, model_id)]
     return tuple(sorted(found, key=_strength, reverse=True))
 
 

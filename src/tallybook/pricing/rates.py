@@ -62,12 +62,12 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
 
 
 class Schedule(msgspec.Struct, frozen=True, gc=False):
-    """The rates by total input: `first` below `second_from`, then the rest by their starts."""
+    """The rates by total input: `first` below `second_from`, then the rest by their starts; None where nothing is listed."""
 
     first: Rates
     second_from: int
     starts: tuple[int, ...]
-    rates: tuple[Rates, ...]
+    rates: tuple[Rates | None, ...]
 
 
 ONE_HOUR_OWNERS = frozenset({"anthropic"})
@@ -103,6 +103,21 @@ def _one_hour_write(listed: Listed, write: int, *, one_hour: bool) -> int:
 def schedule(bands: Iterable[Band], *, one_hour: bool = False) -> Schedule:
     """The bands of one tier, ready to be charged by; `one_hour` as for `resolve`."""
     ordered = tuple(bands)
-    rates = tuple(resolve(band.listed, one_hour=one_hour) for band in ordered)
-    starts = tuple(band.from_tokens for band in ordered)
-    return Schedule(rates[0], starts[1] if len(starts) > 1 else _NEVER, starts, rates)
+    first, *others = (resolve(band.listed, one_hour=one_hour) for band in ordered)
+    return _schedule(tuple(band.from_tokens for band in ordered), first, *others)
+
+
+def service_schedule(bands: Iterable[Band], standard: Schedule, *, one_hour: bool = False) -> Schedule:
+    """The same for a service tier beside the standard one.
+
+    Where the standard has long-context bands and the tier states none, its price is that of short requests: from the standard's first
+    boundary on nothing is listed.
+    """
+    own = schedule(bands, one_hour=one_hour)
+    if len(own.starts) > 1 or len(standard.starts) == 1:
+        return own
+    return _schedule(standard.starts[:2], own.first, None)
+
+
+def _schedule(starts: tuple[int, ...], first: Rates, *others: Rates | None) -> Schedule:
+    return Schedule(first, starts[1] if len(starts) > 1 else _NEVER, starts, (first, *others))

@@ -55,6 +55,25 @@ _VERTEX_VERSION = re.compile(r"@(?:\d{3}|20[2-9]\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12
 _DATE = re.compile(r"-20[2-9]\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])$")
 _LATEST = "-latest"
 _UNWRAP_MAX = 5
+
+_SNAPSHOTS_APART = frozenset({"gpt-4o-2024-05-13"})
+"""Dated ids whose price stayed when that of the undated id moved on."""
+_LATEST_APART = frozenset({"mistral-small-latest", "mistral-medium-latest", "magistral-medium-latest"})
+"""`-latest` ids that mean a newer model, at another price, than the undated id."""
+_OWN_BEDROCK_PRICES = frozenset(
+    {
+        "deepseek/deepseek-v3.2",
+        "moonshotai/kimi-k2-thinking",
+        "moonshotai/kimi-k3",
+        "openai/gpt-oss-120b",
+        "openai/gpt-oss-20b",
+        "zai/glm-5",
+    }
+)
+"""Models of other makers that Amazon serves at prices above those of the catalog."""
+_BEDROCK_IN_REGION = re.compile(r"(?:^|/)(?:us-gov\.|[a-z]{2}(?:-gov)?-[a-z]+-\d/)")
+_AZURE_AI = re.compile(r"(?:^|/)azure_ai/")
+_AZURE_APART = frozenset({"openai/gpt-4-turbo"})
 _ALTERNATIVES_MAX = 16
 
 
@@ -120,3 +139,19 @@ def without_date(text: str) -> str | None:
 def without_latest(text: str) -> str | None:
     """Without `-latest`, or None."""
     return text.removesuffix(_LATEST) if text.endswith(_LATEST) else None
+
+
+def is_priced_otherwise(text: str, model_id: str) -> bool:
+    """Whether a spelling (lower case) names a model, or a way of serving it, known to cost something else than the catalog's model.
+
+    Hosts set their own prices for other makers' open models, for government clouds and for single regions; a few dated ids kept a price
+    that the undated id has left behind. Regional inference profiles (`us.anthropic…`) are not among them; see the README.
+    """
+    last = text.rpartition("/")[2]
+    if last in _SNAPSHOTS_APART or last in _LATEST_APART or _BEDROCK_IN_REGION.search(text):
+        return True
+    if _AZURE_AI.search(text):
+        return model_id.startswith("openai/gpt-oss-") or not model_id.startswith("openai/")
+    if text.startswith("azure/"):
+        return model_id in _AZURE_APART
+    return model_id in _OWN_BEDROCK_PRICES and any(_BEDROCK.fullmatch(each) for each in (text, *unwrapped(text)))

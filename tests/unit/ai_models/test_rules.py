@@ -118,3 +118,63 @@ def test_one_kind_of_token_is_enough_for_a_jump() -> None:
 def test_a_cache_price_that_appears_is_no_jump() -> None:
     cached = replace(model(1), price=Price((Band(0, Listed(1_000, 1_000, 0, 5)),)))
     assert kinds(plan(known(model(1), model(2)), cached, model(2))) == {"lab/m1": ChangeKind.REPRICED}
+
+
+BANDS = (Band(0, Listed(1_000, 2_000, 500, 700, 900)), Band(200, Listed(2_000, 4_000, 1_000, 1_400, 1_800)))
+FULL = Price(BANDS, {"flex": BANDS, "priority": BANDS[:1]}, 10**10)
+
+
+def banded(changed: Listed, place: int) -> tuple[Band, ...]:
+    return tuple(replace(band, listed=changed) if at == place else band for at, band in enumerate(BANDS))
+
+
+@pytest.mark.parametrize("kind", ["input", "output", "cache_read", "cache_write", "cache_write_1h"])
+@pytest.mark.parametrize("schedule", ["standard", "flex"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_any_rate_of_any_band_and_tier_can_jump(kind: str, schedule: str, place: int) -> None:
+    """Mutant: only the first standard band is compared."""
+    for factor, held in ((10, False), (11, True)):
+        listed = BANDS[place].listed
+        bands = banded(replace(listed, **{kind: getattr(listed, kind) * factor}), place)
+        jumped = (
+            replace(FULL, standard=bands)
+            if schedule == "standard"
+            else replace(FULL, service_tiers={**FULL.service_tiers, "flex": bands})
+        )
+        before = known(replace(model(1), price=FULL), model(2))
+        found = plan(before, replace(model(1), price=jumped), model(2))
+        assert [remark.model_id for remark in found.quarantined] == (["lab/m1"] if held else [])
+        if held:
+            assert (
+                f"{schedule} {kind.replace('_', ' ').replace('cache write 1h', '1-hour cache write')}"
+                in found.quarantined[0].text
+            )
+            assert kinds(plan(before, replace(model(1), price=jumped), model(2), accepted=frozenset({"lab/m1"}))) != {}
+
+
+@pytest.mark.parametrize(("fee", "held"), [(10**9, False), (10**9 - 1, True), (0, True), (10**11 + 1, True), (None, False)])
+def test_a_web_search_fee_can_jump(fee: int | None, *, held: bool) -> None:
+    found = plan(known(replace(model(1), price=FULL)), replace(model(1), price=replace(FULL, web_search=fee)))
+    assert bool(found.quarantined) is held
+
+
+def test_a_long_context_band_that_appears_is_compared_with_what_held_there() -> None:
+    flat = Price(BANDS[:1])
+    for factor, held in ((10, False), (11, True)):
+        above = Band(200, Listed(1_000 * factor, 2_000, 500, 700, 900))
+        found = plan(known(replace(model(1), price=flat)), replace(model(1), price=Price((BANDS[0], above))))
+        assert bool(found.quarantined) is held
+
+
+def test_a_cache_price_that_goes_is_compared_with_what_is_charged_in_its_place() -> None:
+    for read, held in ((100, False), (99, True), (0, True)):
+        cached = Price((Band(0, Listed(1_000, 1_000, read)),))
+        found = plan(known(replace(model(1), price=cached)), model(1))
+        assert bool(found.quarantined) is held
+
+
+def test_a_service_tier_that_comes_or_goes_is_no_jump() -> None:
+    plain = replace(FULL, service_tiers={})
+    for before, now in ((FULL, plain), (plain, FULL)):
+        found = plan(known(replace(model(1), price=before)), replace(model(1), price=now))
+        assert kinds(found) == {"lab/m1": ChangeKind.REPRICED}

@@ -235,3 +235,29 @@ def test_the_charge_equals_exact_decimal_arithmetic(listed: Listed, counts: list
     assert priced.cost_nano == int(exact.to_integral_value(ROUND_HALF_EVEN))
     assert priced.charge_nano == int(charge.to_integral_value(ROUND_HALF_EVEN))
     assert priced.charge_nano >= priced.cost_nano >= 0
+
+
+LONG = Band(200, Listed(6 * USD_PER_MILLION, 30 * USD_PER_MILLION))
+
+
+def test_a_service_tier_without_long_context_has_no_price_from_the_standards_boundary_on() -> None:
+    """Mutant: its short price is charged at any length."""
+    found = row(Band(0, SONNET), LONG, service_tiers={"flex": (Band(0, SONNET),)})
+    assert cost.price(found, TokenUsage(199, 1, service_tier="flex")) == cost.price(found, TokenUsage(199, 1))
+    for tokens in (200, 10**9):
+        with pytest.raises(NotFound, match="from 200 input tokens on") as raised:
+            cost.price(found, TokenUsage(tokens, 1, service_tier="flex"))
+        assert raised.value.code == "price_not_listed"
+    apart = TokenUsage(100, 1, 100, service_tier="flex", input_tokens_include_cache=False)
+    with pytest.raises(NotFound):
+        cost.price(found, apart)
+
+
+def test_a_service_tier_that_states_its_long_context_price_has_it() -> None:
+    found = row(Band(0, SONNET), LONG, service_tiers={"flex": (Band(0, SONNET), Band(200, SONNET))})
+    assert cost.price(found, TokenUsage(500, 0, service_tier="flex")).cost_nano == 500 * 3_000
+
+
+def test_a_service_tier_of_a_model_at_one_price_holds_at_any_length() -> None:
+    found = row(Band(0, SONNET), service_tiers={"flex": (Band(0, SONNET),)})
+    assert cost.price(found, TokenUsage(10**9, 0, service_tier="flex")).cost_nano == 3 * 10**12

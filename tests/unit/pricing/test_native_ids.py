@@ -78,8 +78,6 @@ NATIVE = {
     "us.amazon.nova-2-lite-v1:0": "amazon/nova-2-lite",
     "amazon.titan-embed-text-v2:0": "amazon/titan-embed-text-v2",
     "cohere.rerank-v3-5:0": "cohere/rerank-v3.5",
-    "openai.gpt-oss-120b-1:0": "openai/gpt-oss-120b",
-    "openai.gpt-oss-20b-1:0": "openai/gpt-oss-20b",
     "minimax.minimax-m2": "minimax/minimax-m2",
     "moonshotai.kimi-k2.5": "moonshotai/kimi-k2.5",
     "nvidia.nemotron-nano-9b-v2": "nvidia/nemotron-nano-9b-v2",
@@ -131,6 +129,26 @@ LOOK_ALIKES = (
 )
 
 
+PRICED_OTHERWISE = (
+    "gpt-4o-2024-05-13",
+    "azure/gpt-4o-2024-05-13",
+    "azure_ai/deepseek-v3.2",
+    "azure_ai/gpt-oss-120b",
+    "mistral/mistral-medium-latest",
+    "openai.gpt-oss-120b-1:0",
+    "us-gov.openai.gpt-oss-20b-1:0",
+    "deepseek.v3.2",
+    "us.moonshotai.kimi-k3",
+    "zai.glm-5",
+    "bedrock/zai.glm-5",
+    "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "bedrock/us-gov-east-1/anthropic.claude-sonnet-5",
+    "bedrock/eu-west-2/minimax.minimax-m2.5",
+    "bedrock/ap-northeast-1/moonshotai.kimi-k2.5",
+)
+"""Known models, as somebody serves them at a price that the catalog does not list."""
+
+
 @pytest.fixture(scope="module")
 def book() -> PriceBook:
     return catalog_files.book(catalog_files.read(catalog_files.packaged()))
@@ -151,6 +169,13 @@ def test_a_look_alike_finds_no_row(book: PriceBook, text: str) -> None:
     with pytest.raises(NotFound) as raised:
         book.resolve(1, text)
     assert raised.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("text", PRICED_OTHERWISE)
+def test_a_model_that_its_host_prices_otherwise_is_an_error_and_not_underpriced(book: PriceBook, text: str) -> None:
+    with pytest.raises(NotFound) as raised:
+        book.resolve(1, text)
+    assert raised.value.code == "price_not_listed"
 
 
 def test_every_id_of_the_catalog_finds_itself(book: PriceBook) -> None:

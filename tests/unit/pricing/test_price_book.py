@@ -21,8 +21,10 @@ def row(price_id: int, from_ms: int, pico: int, model_id: str = SONNET) -> Price
     return PriceRow(price_id, model_id, from_ms, price_of(pico))
 
 
-def override(override_id: int, pattern: str, pico: int, *, from_ms: int = 0, to_ms: int | None = None) -> Override:
-    return Override(override_id, pattern, from_ms, to_ms, price_of(pico))
+def override(
+    override_id: int, pattern: str, pico: int, *, from_ms: int = 0, to_ms: int | None = None, reaches_back: bool = False
+) -> Override:
+    return Override(override_id, pattern, from_ms, to_ms, price_of(pico), reaches_back)
 
 
 def book(*own: Override, aliases: dict[str, str] | None = None) -> PriceBook:
@@ -116,9 +118,116 @@ def test_an_own_model_is_known_to_its_tenant_alone() -> None:
     resolved = found.resolve(TENANT, "acme/house-model")
     assert (resolved.model_id, resolved.matched_by) == ("Acme/House-Model", MatchedBy.CASE)
     assert found.resolve(TENANT, "Acme/House-Model").matched_by is MatchedBy.EXACT
-    assert resolved.entry.row_at(0).id == 90
+    assert resolved.entry.row_at(1_000).id == 90
+    with pytest.raises(NotFound) as raised:
+        resolved.entry.row_at(999)
+    assert raised.value.code == "model_unpriced"
     with pytest.raises(NotFound):
         found.resolve(OTHER, "Acme/House-Model")
+
+
+def test_a_future_own_price_of_a_model_without_another_charges_nothing_before_it_begins() -> None:
+    for pattern, model in (("acme/house", "acme/house"), ("perplexity/*", "sonar")):
+        entry = book(override(90, pattern, 9, from_ms=1_000)).resolve(TENANT, model).entry
+        assert entry.row_at(1_000).id == 90
+        with pytest.raises(NotFound):
+            entry.row_at(999)
+
+
+def test_a_first_own_price_without_a_date_prices_late_events_and_a_dated_or_a_later_one_does_not() -> None:
+    undated = override(90, "acme/house", 9, from_ms=1_000, to_ms=2_000, reaches_back=True)
+    later = override(91, "acme/house", 9, from_ms=2_000, reaches_back=True)
+    assert [price_id(book(undated, later), TENANT, "acme/house", at_ms) for at_ms in (0, 1_500, 2_000)] == [90, 90, 91]
+    dated = override(89, "acme/house", 9, from_ms=500, to_ms=1_000)
+    with pytest.raises(NotFound):
+        price_id(book(dated, undated), TENANT, "acme/house", 499)
+    never = override(88, "acme/house", 9, from_ms=100, to_ms=100, reaches_back=True)
+    assert [price_id(book(never, undated), TENANT, "acme/house", at_ms) for at_ms in (0, 100, 500)] == [90] * 3
+    with pytest.raises(NotFound):
+        price_id(book(never, dated), TENANT, "acme/house", 0)
+
+
+def test_a_first_own_price_without_a_date_leaves_late_events_of_a_listed_model_to_the_list() -> None:
+    assert price_id(book(override(90, SONNET, 9, from_ms=5_000, reaches_back=True)), TENANT, SONNET, 1_000) == 1
+
+
+@pytest.mark.parametrize("pattern", ["gpt-4o", "GPT-4o", "OpenAI/GPT-4o", "openai/gpt_4o"])
+def test_an_own_price_under_another_way_of_writing_is_the_catalog_models(pattern: str) -> None:
+    found = book(override(90, pattern, 9, from_ms=1_000, to_ms=2_000))
+    for text in ("gpt-4o", "openai/gpt-4o", pattern):
+        resolved = found.resolve(TENANT, text, 3_000)
+        assert resolved.model_id == "openai/gpt-4o"
+        assert [resolved.entry.row_at(at_ms).id for at_ms in (999, 1_000, 1_999, 2_000)] == [3, 90, 90, 3]
+
+
+def test_an_own_price_under_a_native_id_holds_for_that_id_and_leaves_it_to_the_ladder_at_other_times() -> None:
+    """A dated id may cost something else, so a price for it is not one for the model without the date."""
+    found = book(override(90, "gpt-4o-2024-08-06", 9, from_ms=1_000, to_ms=2_000))
+    during = found.resolve(TENANT, "gpt-4o-2024-08-06", 1_500)
+    assert (during.model_id, during.matched_by, during.entry.row_at(1_500).id) == ("gpt-4o-2024-08-06", MatchedBy.EXACT, 90)
+    for at_ms in (999, 2_000, None):
+        resolved = found.resolve(TENANT, "gpt-4o-2024-08-06", at_ms)
+        assert (resolved.model_id, resolved.matched_by) == ("openai/gpt-4o", MatchedBy.DATE)
+        assert not during.is_settled
+    assert price_id(found, TENANT, "gpt-4o", 1_500) == 3
+    assert found.resolve(OTHER, "gpt-4o-2024-08-06").is_settled
+
+
+def test_an_own_model_whose_name_means_several_others_is_ambiguous_once_it_ended() -> None:
+    found = book(override(90, "shared", 9, from_ms=1_000, to_ms=2_000))
+    assert found.resolve(TENANT, "shared", 1_000).model_id == "shared"
+    with pytest.raises(Conflict):
+        found.resolve(TENANT, "shared", 2_000)
+
+
+def test_own_models_that_differ_in_case_alone_are_two() -> None:
+    found = book(override(90, "acme/House", 9), override(91, "acme/house", 9))
+    assert [price_id(found, TENANT, text, 5) for text in ("acme/House", "acme/house")] == [90, 91]
+
+
+def test_an_entry_is_found_by_its_very_id_and_nothing_else() -> None:
+    found = book(
+        override(90, "acme/house", 9), override(91, "gpt-4o", 9), override(92, "lab-a/*", 9), aliases={"openai/gpt-4o": SONNET}
+    )
+    entries = [found.entry_of(TENANT, each) for each in ("openai/gpt-4o", "acme/house", "lab-a/shared", "gpt-4o")]
+    assert [each and each.row_at(5).id for each in entries] == [91, 90, 92, 91]
+    assert [found.entry_of(TENANT, each) for each in ("GPT-4o", "claude-sonnet-4-6", "Acme/House", "shared", "")] == [None] * 5
+    assert found.entry_of(OTHER, "acme/house") is None
+    other = found.entry_of(OTHER, "openai/gpt-4o")
+    assert other is not None
+    assert other.row_at(5).id == 3
+
+
+def test_the_rows_of_a_span_are_those_in_force_in_it() -> None:
+    entry = book(override(90, SONNET, 9, from_ms=1_500, to_ms=2_500)).resolve(TENANT, SONNET).entry
+    assert [(start, found.id) for start, found in entry.rows_between(1_200, 2_600)] == [
+        (1_200, 1),
+        (1_500, 90),
+        (2_000, 90),
+        (2_500, 2),
+    ]
+    own = book(override(90, "acme/house", 9, from_ms=1_000, to_ms=2_000)).resolve(TENANT, "acme/house").entry
+    assert [(start, found.id) for start, found in own.rows_between(0, 9_000)] == [(1_000, 90)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gpt-4o-2024-05-13", "GPT-4o-2024-05-13", "azure/gpt-4o-2024-05-13", "openrouter/openai/gpt-4o-2024-05-13"],
+)
+def test_a_dated_id_that_kept_a_price_of_its_own_is_not_charged_by_the_undated_one(text: str) -> None:
+    with pytest.raises(NotFound) as raised:
+        book().resolve(TENANT, text)
+    assert (raised.value.code, raised.value.details) == ("price_not_listed", {"model": "openai/gpt-4o"})
+    own = book(override(90, text, 9), override(91, "gpt-4o", 9))
+    assert price_id(own, TENANT, text, 5) == 90
+    aliased = book(aliases={text: "openai/gpt-4o"})
+    assert price_id(aliased, TENANT, text, 5) == 3
+
+
+def test_a_catalog_that_lists_the_dated_id_prices_it() -> None:
+    dated = "openai/gpt-4o-2024-05-13"
+    found = PriceBook(1, [price_book.entry(dated, [row(7, 0, 70, dated)]), price_book.entry("openai/gpt-4o", [])])
+    assert price_id(found, OTHER, "gpt-4o-2024-05-13", 5) == 7
 
 
 def test_an_ended_own_model_prices_late_events_and_refuses_new_ones() -> None:

@@ -34,14 +34,14 @@ async def run(services: Services, stop: asyncio.Event) -> None:
 
 async def step(services: Services) -> SyncReport | None:
     """Sync if it is time; None when it is not. A bug on the way is on record as a failed sync, and no price has moved."""
-    source, now = services.settings.catalog_url, services.clock()
+    source = services.settings.catalog_url
     try:
-        return await sync.sync_if_due(services.database, source, now, announce=price_changes.announce)
+        return await sync.sync_if_due(services.database, source, services.clock, announce=price_changes.announce)
     except postgres.TRANSIENT_ERRORS:
         raise
     except Exception as error:  # noqa: BLE001 - must not stop the other loops of this process, and is on record
         _LOG.exception("catalog: the sync broke off")
-        return await sync.note_failure(services.database, source, f"{type(error).__name__}: {error}", now)
+        return await sync.note_failure(services.database, source, f"{type(error).__name__}: {error}", services.clock())
 
 
 def _tell(report: SyncReport) -> None:

@@ -10,6 +10,7 @@ from tallybook.ai_models.store import NUMBER_MAX, StoredModel, StoredPrice
 from tallybook.core import clock, cursors, errors, money
 from tallybook.entrypoints.http import moments
 from tallybook.entrypoints.http.routing import Call, ListQuery, Operation, Page
+from tallybook.flows import current_book
 from tallybook.pricing import cost
 from tallybook.pricing.cost import Priced
 from tallybook.pricing.model_ids import TEXT_MAX
@@ -123,8 +124,8 @@ async def list_all(call: Call) -> Page:
 
 async def get(call: Call) -> AiModelHistory:
     """One model with its price history, by any spelling that a usage event may use."""
-    text = call.path["id"]
-    model_id = call.services.book.resolve(call.tenant.id, text).model_id
+    await current_book.refresh(call.services)
+    model_id = call.services.book.resolve(call.tenant.id, call.path["id"], clock.to_ms(call.now)).model_id
     found = await actions.find_model(call.connection, model_id)
     if found is None:
         message = f"{model_id} is a model of your own; the catalog has no history of it."
@@ -136,9 +137,11 @@ async def get(call: Call) -> AiModelHistory:
 async def quote(call: Call) -> Quote:
     """Price a request as a usage event of this organization would be priced."""
     body: CreateQuote = call.body
-    at = call.now if body.timestamp is None else moments.parse("timestamp", body.timestamp)
-    resolved = call.services.book.resolve(call.tenant.id, body.model)
-    row = resolved.entry.row_at(clock.to_ms(at))
+    at_ms = clock.to_ms(call.now if body.timestamp is None else moments.parse("timestamp", body.timestamp))
+    await current_book.refresh(call.services)
+    book = call.services.book
+    resolved = book.resolve(call.tenant.id, body.model, at_ms)
+    row = resolved.entry.row_at(at_ms)
     usage = cost.TokenUsage(
         body.input_tokens,
         body.output_tokens,
@@ -154,7 +157,7 @@ async def quote(call: Call) -> Quote:
         model=resolved.model_id,
         matched_by=resolved.matched_by.value,
         price_id=row.id,
-        catalog_version=call.services.book.version,
+        catalog_version=book.version,
         input_tokens=priced.input_tokens,
         unit_prices=_unit_prices(priced),
         margin=body.margin,

@@ -8,13 +8,12 @@ import msgspec
 from tallybook.ai_models import actions, fetch, price_codec
 from tallybook.ai_models.price_codec import PriceUsd
 from tallybook.ai_models.store import StoredChange, StoredSync
-from tallybook.core import clock
+from tallybook.core import clock, cursors
 from tallybook.entrypoints.http import moments
-from tallybook.entrypoints.http.routing import Call, Operation, Page
+from tallybook.entrypoints.http.routing import Call, ListQuery, Operation, Page
 from tallybook.storage import postgres
 
 _RECENT = timedelta(days=30)
-CHANGES_MAX = 1_000
 
 
 class Held(msgspec.Struct, rename="camel", kw_only=True):
@@ -47,8 +46,8 @@ class CatalogState(msgspec.Struct, rename="camel", kw_only=True):
     last_good: Sync | None
 
 
-class ChangesQuery(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """Since when: 30 days ago unless it is given."""
+class ChangesQuery(ListQuery, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """Since when: 30 days ago unless it is given. The pages of one list want the same `since`."""
 
     since: Annotated[str, msgspec.Meta(max_length=moments.CHARACTERS_MAX)] | None = None
 
@@ -78,11 +77,13 @@ async def state(call: Call) -> CatalogState:
 
 
 async def changes(call: Call) -> Page:
-    """Changes of prices, oldest first; the first 1,000 since the moment."""
+    """Changes of prices, oldest first."""
     query: ChangesQuery = call.query
     since = call.real_now - _RECENT if query.since is None else moments.parse("since", query.since)
-    found = await actions.changes_since(call.connection, since, limit=CHANGES_MAX)
-    return Page([_change(each) for each in found], None)
+    after = 0 if query.cursor is None else cursors.decode(query.cursor)
+    found = await actions.changes_since(call.connection, since, after=after, limit=query.limit + 1)
+    page, next_cursor = cursors.cut(found, query.limit, lambda each: each.id)
+    return Page([_change(each) for each in page], next_cursor)
 
 
 def _sync(each: StoredSync) -> Sync:

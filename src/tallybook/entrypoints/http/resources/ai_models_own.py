@@ -38,7 +38,9 @@ class Alias(msgspec.Struct, rename="camel", kw_only=True):
 class SetOverride(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
     """A price for a model, for the models of a glob (`anthropic/*`), or for a model that only the organization has.
 
-    `effectiveFrom` is now unless it is given; in the past it prices late events too, and `tallybook models rerate` applies it.
+    `effectiveFrom` is now unless it is given; in the past it prices late events too, and `tallybook models rerate` applies it. The first
+    price of a model that has no other prices late events of any time before it, unless it has an `effectiveFrom`. A service tier without
+    bands beside a `standard` that has some prices short requests only.
     """
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=_PATTERN_MAX)]
@@ -95,7 +97,7 @@ async def set_override(call: Call) -> OwnPrice:
     except UnreadablePriceError as error:
         raise errors.invalid("price", str(error)) from error
     begins = _moment("effectiveFrom", body.effective_from)
-    made = await actions.set_override(call.connection, call.tenant, body.model, price, call.now, begins)
+    made = await actions.set_override(call.connection, call.tenant, body.model, price, call.real_now, begins, tenant_now=call.now)
     await tenancy.bump_tenant_terms(call.connection, call.tenant)
     return _own_price(made)
 
@@ -112,7 +114,7 @@ async def end_override(call: Call) -> OwnPrice:
     """End a price; it can be ended once."""
     body: EndOverride = call.body
     at = _moment("effectiveTo", body.effective_to)
-    ended = await actions.end_override(call.connection, call.tenant, _id(call.path["id"]), call.now, at)
+    ended = await actions.end_override(call.connection, call.tenant, _id(call.path["id"]), call.real_now, at, tenant_now=call.now)
     await tenancy.bump_tenant_terms(call.connection, call.tenant)
     return _own_price(ended)
 
