@@ -11,7 +11,7 @@ import uvloop
 
 from benchmarks import results
 from benchmarks.installation import Size
-from benchmarks.run import QUICK, WORKLOADS, Found, Plan, run
+from benchmarks.run import ON_REQUEST, QUICK, WORKLOADS, Found, Plan, run
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -35,7 +35,9 @@ def conclude(found: Found, file: Path | None, seconds: float) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What Tallybook does a second on this machine.")
     parser.add_argument("--quick", action="store_true", help="a few seconds a workload, once, on one installation (about 90 s)")
-    parser.add_argument("--only", action="append", choices=WORKLOADS, help="this workload only; may be given several times")
+    parser.add_argument(
+        "--only", action="append", choices=(*WORKLOADS, *ON_REQUEST), help="this workload only; may be given several times"
+    )
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--apis", type=int, default=1, help="API processes (default 1)")
     parser.add_argument("--workers", type=int, default=1, help="worker processes (default 1)")

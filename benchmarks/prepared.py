@@ -9,7 +9,7 @@ from benchmarks.installation import Installation
 from tallybook.charge.commands import Charge
 from tallybook.core import clock
 from tallybook.flows import price_event
-from tallybook.flows.price_event import Arrival, PricedEvent
+from tallybook.flows.price_event import PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import events as receive
 from tallybook.receive.model import Event
@@ -36,7 +36,7 @@ class Ready:
         now_ms = clock.to_ms(services.clock())
         book, terms = services.book, self.terms
         return [
-            [price_event.price(event, terms[event.customer_id], book, _arrival(event, now_ms)) for event in batch]
+            [price_event.price(event, terms[event.customer_id], book, now_ms, event.event_id or "", _NO_KEY) for event in batch]
             for batch in batches
         ]
 
@@ -54,7 +54,3 @@ async def ready(installation: Installation, workload: str, events: int) -> Ready
 def charges(priced: Sequence[Sequence[PricedEvent]]) -> list[Charge]:
     """What goes to the till."""
     return [one.charge for batch in priced for one in batch]
-
-
-def _arrival(event: Event, now_ms: int) -> Arrival:
-    return Arrival(now_ms, event.event_id or "", _NO_KEY)

@@ -1,112 +1,104 @@
-"""Reports: one customer's month by model and day, over a book with millions of events, from the hourly totals.
-
-The events are written into the tables directly, with totals computed from them; the report is also computed from the raw events,
-and must come out the same.
-"""
+"""How long the product's own reports take over a book of many events, and whether they say what the raw events say."""
 
 import time
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import cast
 
 import msgspec
 
+from benchmarks import made_up
 from benchmarks.installation import Installation
-from benchmarks.traffic import MODELS
-from tallybook.core import clock
-from tallybook.core.tenant import Tenant
-from tallybook.storage import postgres
+from benchmarks.made_up import Book
+from tallybook.reports import store
+from tallybook.reports.model import Answer, Filters, Question
 from tallybook.storage.postgres import Connection
 
 _REPEATS = 25
-_FIRST_CUSTOMER = 1_000_000_000
-"""Ids that no customer of the installation has."""
-_DAYS, _CUSTOMERS = 30, 1000
-_EVENTS = """
-INSERT INTO usage_events (
-    tenant_id, customer_id, feature_id, digest, kind, occurred_at, accepted_at, rolled_at, period_start, pool, quantity_nano, amount,
-    cost_nano, price_id, model, input_tokens, output_tokens, fingerprint, partition, seq, position
-)
-SELECT
-    $1, $2 + CASE WHEN g % 5 = 0 THEN 0 ELSE g % $3 END, 1, decode(md5(g::text), 'hex'), 0,
-    $4::timestamptz + (g * 7919 % ($5 * 86400)) * interval '1 second', $6, $6, $4, 'report', 1000000000, g % 9999, g % 8888,
-    ($7::bigint[])[1 + g % cardinality($7::bigint[])], ($8::text[])[1 + g % cardinality($7::bigint[])], g % 5000, g % 700,
-    decode(repeat('00', 12), 'hex'), 0, 0, 0
-FROM generate_series(1::bigint, $9::bigint) AS g
+_ROWS_MAX = 10_000
+_ALIKE_SHARE = 5
+"""Of the events: how many are written once more for customers who are all alike, which makes the most hourly totals."""
+_RAW_S_MAX = 600.0
+_FROM_EVENTS = """
+SELECT e.model AS model, {day} count(*) AS events, sum(e.cost_nano) AS cost, sum(e.amount) AS charge,
+    sum(e.input_tokens) AS "inputTokens", sum(e.output_tokens) AS "outputTokens"
+FROM usage_events AS e
+WHERE e.tenant_id = $1 AND e.occurred_at >= $2 AND e.occurred_at < $3 AND ($4::bigint IS NULL OR e.customer_id = $4)
+GROUP BY 1 {by_day}
 """
-_HOURS = """
-INSERT INTO usage_hourly (
-    tenant_id, customer_id, feature_id, hour, period_start, price_id,
-    events, quantity_nano, amount, cost_nano, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens
-)
-SELECT
-    tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC'), period_start, price_id, count(*),
-    sum(quantity_nano), sum(amount), sum(cost_nano), sum(input_tokens), sum(output_tokens), 0, 0
-FROM usage_events WHERE customer_id >= $1
-GROUP BY 1, 2, 3, 4, 5, 6
-"""
-_REPORT = """
-SELECT p.model_id AS model, date_trunc('day', h.hour, 'UTC') AS day, sum(h.events) AS events, sum(h.amount) AS amount,
-    sum(h.cost_nano) AS cost, sum(h.input_tokens) AS input_tokens, sum(h.output_tokens) AS output_tokens
-FROM usage_hourly AS h JOIN ai_model_prices AS p ON p.id = h.price_id
-WHERE h.tenant_id = $1 AND h.customer_id = $2 AND h.hour >= $3 AND h.hour < $4
-GROUP BY 1, 2 ORDER BY 1, 2
-"""
-_REPORT_OF_EVENTS = """
-SELECT model, date_trunc('day', occurred_at, 'UTC') AS day, count(*) AS events, sum(amount) AS amount, sum(cost_nano) AS cost,
-    sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
-FROM usage_events WHERE tenant_id = $1 AND customer_id = $2 AND occurred_at >= $3 AND occurred_at < $4
-GROUP BY 1, 2 ORDER BY 1, 2
-"""
-_PRICES = (
-    "SELECT DISTINCT ON (model_id) model_id, id FROM ai_model_prices WHERE model_id = ANY ($1::text[]) ORDER BY model_id, id DESC"
-)
+_MEASURES = ("events", "cost", "charge", "inputTokens", "outputTokens")
+Rows = dict[tuple[object, ...], tuple[int, ...]]
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """How long a report takes, median and slowest; and whether it agrees with the raw events."""
+
+    rows: int
+    ms: float
+    max_ms: float
+    agrees: bool
 
 
 class ReportRun(msgspec.Struct, frozen=True):
-    """How long a report takes, median and slowest of some; beside it the same from raw events, once, and whether they agree."""
+    """What was in the book, and the reports over it by name."""
 
     events_in_book: int
-    events_in_report: int
-    rows: int
-    report_ms: float
-    report_max_ms: float
-    from_events_ms: float
-    agrees: bool
+    hourly_totals: int
+    hourly_totals_alike: int
+    reports: Mapping[str, Timed]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every report says what the raw events say."""
+        return all(report.agrees for report in self.reports.values())
 
 
 async def measure(installation: Installation, events: int) -> ReportRun:
     """Fill the book and ask. Leaves the events there: nothing reconciles afterwards."""
-    tenant, database = installation.account.tenant, installation.services.database
-    starts_at = clock.real_clock().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=_DAYS)
-    async with postgres.transaction(database) as connection:
-        await _fill(connection, tenant, starts_at, events)
-    for table in ("usage_hourly", "usage_events"):
-        await database.execute(f"VACUUM ANALYZE {table}", timeout=600.0)
-    asked = (tenant.id, _FIRST_CUSTOMER, starts_at, starts_at + timedelta(days=_DAYS))
+    database, tenant = installation.services.database, installation.account.tenant
+    book = await made_up.fill(database, tenant, events)
+    found: dict[str, Timed] = {}
     async with database.acquire() as connection:
-        runs = [await _ask(connection, _REPORT, asked) for _ in range(_REPEATS)]
-        from_events_ms, expected = await _ask(connection, _REPORT_OF_EVENTS, asked)
-    times, rows = [run[0] for run in runs], runs[-1][1]
-    return ReportRun(events, _events(rows), len(rows), median(times), max(times), from_events_ms, rows == expected)
+        for name, question in _questions(book).items():
+            found[name] = await _timed(connection, question)
+    alike = await made_up.fill(database, tenant, events // _ALIKE_SHARE, alike=True)
+    async with database.acquire() as connection:
+        found["all_by_model_alike"] = await _timed(connection, _questions(alike)["all_by_model"])
+    return ReportRun(events, book.hours, alike.hours, found)
 
 
-async def _fill(connection: Connection, tenant: Tenant, starts_at: object, events: int) -> None:
-    found = await connection.fetch(_PRICES, list(MODELS))
-    models, prices = [row["model_id"] for row in found], [row["id"] for row in found]
-    now = clock.real_clock()
-    filling = (tenant.id, _FIRST_CUSTOMER, _CUSTOMERS, starts_at, _DAYS, now, prices, models, events)
-    await connection.execute(_EVENTS, *filling, timeout=1800.0)
-    await connection.execute(_HOURS, _FIRST_CUSTOMER, timeout=1800.0)
+def _questions(book: Book) -> dict[str, Question]:
+    span = (book.starts_at, book.ends_at)
+    largest = Filters(customer_id=book.largest)
+    return {
+        "customer_month_by_model_and_day": Question(book.tenant, "ai-costs", *span, "UTC", ("model", "day"), largest),
+        "all_by_model": Question(book.tenant, "ai-costs", *span, "UTC", ("model",)),
+        "all_by_model_and_day": Question(book.tenant, "ai-costs", *span, "UTC", ("model", "day")),
+    }
 
 
-def _events(rows: Sequence[Sequence[Any]]) -> int:
-    return sum(int(row[2]) for row in rows)
+async def _timed(connection: Connection, question: Question) -> Timed:
+    runs = [await _ask(connection, question) for _ in range(_REPEATS)]
+    times, answer = [ms for ms, _ in runs], runs[-1][1]
+    expected = await _from_events(connection, question)
+    return Timed(len(answer.rows), median(times), max(times), _as_rows(answer, question.group_by) == expected)
 
 
-async def _ask(connection: Connection, query: str, asked: Sequence[object]) -> tuple[float, list[tuple[object, ...]]]:
+async def _ask(connection: Connection, question: Question) -> tuple[float, Answer]:
     started = time.perf_counter()
-    rows = await connection.fetch(query, *asked, timeout=600.0)
-    elapsed_ms = (time.perf_counter() - started) * 1000
-    return elapsed_ms, [tuple(row.values()) for row in rows]
+    answer = await store.answer(connection, question, None, _ROWS_MAX)
+    return (time.perf_counter() - started) * 1000, answer
+
+
+def _as_rows(answer: Answer, words: Sequence[str]) -> Rows:
+    return {tuple(row[word] for word in words): tuple(cast("int", row[name]) for name in _MEASURES) for row in answer.rows}
+
+
+async def _from_events(connection: Connection, question: Question) -> Rows:
+    """The same by a statement of its own, from the raw events."""
+    by_day = "day" in question.group_by
+    day = "date_trunc('day', e.occurred_at, 'UTC') AS day," if by_day else ""
+    statement = _FROM_EVENTS.format(day=day, by_day=", 2" if by_day else "")
+    asked = (question.tenant.id, question.starts_at, question.ends_at, question.filters.customer_id)
+    rows = await connection.fetch(statement, *asked, timeout=_RAW_S_MAX)
+    return {tuple(row[word] for word in question.group_by): tuple(int(row[name]) for name in _MEASURES) for row in rows}

@@ -33,8 +33,17 @@ def _top(workloads: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Iterator[
     yield "hot_customer_eps", _at(workloads, "W4", "end_to_end", "eps")
     yield "realistic_eps", _at(workloads, "W1", "end_to_end", "eps")
     yield "gate_rps", _at(workloads, "W3", "end_to_end", "requests_per_s")
-    yield "report_ms", _at(workloads, "reports", "run", "report_ms")
-    yield "report_events", _at(workloads, "reports", "run", "events_in_book")
+    for key, name in (("report", "customer_month_by_model_and_day"), ("report_all", "all_by_model")):
+        yield f"{key}_ms", _at(workloads, "reports", "run", "reports", name, "ms")
+        yield f"{key}_max_ms", _at(workloads, "reports", "run", "reports", name, "max_ms")
+    yield "report_all_alike_ms", _at(workloads, "reports", "run", "reports", "all_by_model_alike", "ms")
+    for name in ("events_in_book", "hourly_totals", "hourly_totals_alike"):
+        yield f"report_{name}", _at(workloads, "reports", "run", name)
+    for form in ("parquet", "parquet_tenth", "csv", "csv_tenth"):
+        for name in ("rows", "seconds", "peak_rss_mb", "file_mb"):
+            yield f"export_{form}_{name}", _at(workloads, "export", "run", "files", form, name)
+    for name in ("events_in_book", "customers", "invoices", "close_s"):
+        yield f"close_{name}", _at(workloads, "close", "run", name)
 
 
 def _at(tree: Mapping[str, Any], *path: str) -> Any:  # noqa: ANN401 - a number or nothing
@@ -68,6 +77,7 @@ def as_text(made: Json) -> str:
     others = max((phase["others_cores"] for _, phase in _phases(made)), default=0.0)
     if others > _OTHERS_MAX:
         lines.append(f"Other programs used up to {others:.1f} cores meanwhile: these figures are too low.")
+    lines += _at(made["workloads"], "close", "run", "manifest") or []
     return "\n".join([*lines, *_verdict(made)])
 
 

@@ -10,13 +10,15 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from benchmarks import book, machine, processes, reports, stages, stores, workloads
+from benchmarks import book, close, export, machine, processes, reports, stages, stores, workloads
 from benchmarks.book import Acknowledged
 from benchmarks.installation import Installation, Size, installed
 from benchmarks.workloads import Loaded, Phase
 
 WORKLOADS = ("W2", "W4", "W1", "W3", "single", "stages", "reports", "pricing")
-_UNJUDGED = frozenset({"reports", "pricing"})
+ON_REQUEST = ("export", "close")
+"""Those that take long and that nothing is compared by: run when asked for."""
+_UNJUDGED = frozenset({"reports", "export", "close", "pricing"})
 _PRICING = "benchmarks.pricing"
 
 
@@ -29,11 +31,24 @@ class Plan:
     repeats: int = 3
     script_rounds: int = 20
     report_events: int = 5_000_000
+    export_events: int = 10_000_000
+    close_events: int = 1_000_000
+    close_customers: int = 500
     together: bool = False
     """All workloads on one installation, one after the other, instead of each on its own."""
 
 
-QUICK = Plan(phase_s=3.0, bare_s=1.5, repeats=1, script_rounds=3, report_events=200_000, together=True)
+QUICK = Plan(
+    phase_s=3.0,
+    bare_s=1.5,
+    repeats=1,
+    script_rounds=3,
+    report_events=200_000,
+    export_events=100_000,
+    close_events=5_000,
+    close_customers=30,
+    together=True,
+)
 
 
 @dataclass(slots=True)
@@ -54,7 +69,7 @@ class Found:
 
 async def run(plan: Plan, size: Size, only: Sequence[str]) -> Found:
     """Measure these workloads."""
-    wanted = [name for name in WORKLOADS if name in only]
+    wanted = [name for name in (*WORKLOADS, *ON_REQUEST) if name in only]
     found = Found({"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine.describe()})
     if "pricing" in wanted:
         wanted.remove("pricing")
@@ -78,8 +93,8 @@ async def _measure(found: Found, plan: Plan, size: Size, names: Sequence[str]) -
             rss_mb = max(processes.rss_mb(child.pid) for child in installation.running.apis)
             found.more["api_rss_mb"] = max(found.more.get("api_rss_mb", 0.0), rss_mb)
             found.void += await book.judge(installation.services, installation.account.tenant, acknowledged)
-            if "reports" in names:
-                await _report(found, installation, plan.report_events)
+            for name in (name for name in _WRITERS if name in names):
+                await _WRITERS[name](found, installation, plan, Path(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +183,35 @@ _MEASURES: Mapping[str, Callable[[_Measuring], Awaitable[None]]] = {
 }
 
 
-async def _report(found: Found, installation: Installation, events: int) -> None:
-    tell(f"reports: writing {events} events")
-    measured = await reports.measure(installation, events)
+async def _close(found: Found, installation: Installation, plan: Plan, folder: Path) -> None:
+    tell(f"close: a month of {plan.close_events} events of {plan.close_customers} customers")
+    closed = await close.measure(installation, plan.close_events, plan.close_customers, folder, tell)
+    found.workloads["close"] = {"run": closed}
+    found.void += closed.problems
+
+
+async def _report(found: Found, installation: Installation, plan: Plan, _folder: Path) -> None:
+    tell(f"reports: writing {plan.report_events} events")
+    measured = await reports.measure(installation, plan.report_events)
     found.workloads["reports"] = {"run": measured}
     if not measured.agrees:
-        found.void.append("the report from hourly totals differs from the report from raw events")
+        found.void.append("the reports from hourly totals differ from what the raw events say")
+
+
+async def _export(found: Found, installation: Installation, plan: Plan, folder: Path) -> None:
+    tell(f"export: writing {plan.export_events} events")
+    written = await export.measure(installation, plan.export_events, folder)
+    found.workloads["export"] = {"run": written}
+    if not written.complete:
+        found.void.append("an exported file does not have all events")
+
+
+_WRITERS: Mapping[str, Callable[[Found, Installation, Plan, Path], Awaitable[None]]] = {
+    "close": _close,
+    "reports": _report,
+    "export": _export,
+}
+"""Workloads that write the book themselves. The close comes first: it reconciles, and after the others nothing does."""
 
 
 def _price(found: Found) -> None:

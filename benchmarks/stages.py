@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import orjson
+import msgspec
 
 from benchmarks import prepared, stores
 from benchmarks.installation import Installation
@@ -37,7 +37,7 @@ async def measure(installation: Installation, workload: str = "W2") -> Mapping[s
         result, found[name] = _least_cpu_us(work, repeats)
         return result
 
-    services = installation.services
+    services, encode = installation.services, msgspec.json.Encoder().encode
     ready = await prepared.ready(installation, workload, _EVENTS)
     batches = step("receive", ready.parse)
     priced = step("price", lambda: ready.price(services, batches))
@@ -48,7 +48,7 @@ async def measure(installation: Installation, workload: str = "W2") -> Mapping[s
     found["send_and_unpack"] = script.client_us - found["pack"]
     receipts = iter(script.receipts)
     settled = [[Settled(one, next(receipts)) for one in batch] for batch in priced]
-    step("encode", lambda: [orjson.dumps(usage_wire.batch(batch, livemode=True)) for batch in settled])
+    step("encode", lambda: [encode(usage_wire.batch(batch, livemode=True)) for batch in settled])
     step("rollup_decode", lambda: decoding.decode(script.entries))
     effects = step("rollup_effects", lambda: aggregate.effects(script.entries, clock.real_clock()))
     found["rollup_aggregate"] = found.pop("rollup_effects") - found["rollup_decode"]

@@ -286,8 +286,8 @@ async def test_a_price_for_several_models_is_told_apart_by_the_raw_events(books:
     """Mutant: the model of an hour is the pattern of its price row."""
     tenant = books.made.tenant.id
     price = await books.database.fetchval(
-        "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) "
-        "VALUES ($1, 'o*', '{}', $2, $2) RETURNING id",
+        "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, reaches_back, created_at) "
+        "VALUES ($1, 'o*', '{}', $2, false, $2) RETURNING id",
         *(tenant, report_book.FROM),
     )
     changed = "UPDATE {} SET price_id = $2 WHERE tenant_id = $1 AND price_id = $3"

@@ -32,7 +32,7 @@ ALL = {"from": "2026-09-01", "to": "2027-01-01"}
 async def world(database: postgres.Pool, redis_client: Redis) -> AsyncGenerator[World]:
     async with billing.world(database, redis_client) as made:
         async with postgres.transaction(database) as connection:
-            await actions.load_packaged(connection, clock.real_clock())
+            await actions.load_packaged(connection, clock.real_clock)
         async with database.acquire() as connection:
             made.services.book = await actions.load_book(connection)
         await made.stand_at("2026-09-20")

@@ -105,8 +105,8 @@ async def _prices(connection: postgres.Connection, tenant: Tenant, model: str) -
     if "/" not in model:
         return [
             await connection.fetchval(
-                "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, created_at) VALUES ($1, $2, '{}', $3, $3) "
-                "RETURNING id",
+                "INSERT INTO ai_price_overrides (tenant_id, pattern, price, effective_from, reaches_back, created_at) "
+                "VALUES ($1, $2, '{}', $3, false, $3) RETURNING id",
                 *(tenant.id, model, FROM),
             )
         ]

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from tallybook.storage.postgres import Connection, Row
 _SQL = queries.load(__package__)
 _ROWS_AT_ONCE = 5_000
 _CURSOR_PARTS = 4
+_POOLS_REMEMBERED = 4096
 KINDS = {"usage": Kind.USAGE, "void": Kind.VOID, "adjustment": Kind.ADJUSTMENT, "set": Kind.SET, "expiry": Kind.EXPIRY}
 _KIND_NAMES = {int(kind): name for name, kind in KINDS.items()}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,7 +77,7 @@ async def stream(connection: Connection, which: EventFilters) -> AsyncIterator[l
 
 
 def _row(row: Row) -> RawRow:
-    kind = pools.parse(row["pool"]).kind
+    kind = _kind_of(row["pool"])
     amount, priced_by_model = row["amount"], row["price_id"] != 0
     charge = amount if kind is PoolKind.BALANCE else 0
     properties: dict[str, Any] | None = row["properties"]
@@ -110,6 +112,11 @@ def _row(row: Row) -> RawRow:
         "reason": row["reason"],
         "voids": row["voids"],
     }
+
+
+@lru_cache(maxsize=_POOLS_REMEMBERED)
+def _kind_of(pool: str) -> PoolKind:
+    return pools.parse(pool).kind
 
 
 def _encode(row: Row) -> str:

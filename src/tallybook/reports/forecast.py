@@ -27,6 +27,7 @@ COLUMNS = (
     *(Column(name, Unit.INSTANT) for name in ("periodStart", "periodEnd", "runsOutAt")),
     *(Column(name, Unit.NANO) for name in ("included", "used", "projectedUsed", "projectedOverage", "projectedCharge")),
 )
+LOW_COLUMNS = (*COLUMNS, Column("left", Unit.NANO))
 SUMMED = (Column("pools", Unit.COUNT), Column("projectedCharge", Unit.NANO))
 """Money can be summed; units of different things can't."""
 
@@ -35,9 +36,21 @@ async def running(
     connection: Connection, tenant: Tenant, now: datetime, customer_id: int | None, plan_code: str | None
 ) -> list[RawRow]:
     """One row a pool of a running period, by customer. Wants a snapshot."""
+    return await _projected(connection, await connection.fetch(_SQL["running_pools"], tenant.id, customer_id, plan_code), now)
+
+
+async def running_low(connection: Connection, tenant: Tenant, now: datetime, percent: int, limit: int) -> list[RawRow]:
+    """The rows of `running` with up to `percent` left of what was included, least first; and `left`, purchased credits among it."""
+    statement = _SQL["pools_running_low"].replace("{running_pools}", _SQL["running_pools"])
+    found = await connection.fetch(statement, tenant.id, None, None, percent, limit)
+    rows = await _projected(connection, found, now)
+    return [{**row, "left": int(low["left_over"])} for row, low in zip(rows, found, strict=True)]
+
+
+async def _projected(connection: Connection, every: Sequence[Row], now: datetime) -> list[RawRow]:
     known: dict[tuple[int, datetime], dict[int, FeatureTerms]] = {}
     rows: list[RawRow] = []
-    for found in await connection.fetch(_SQL["running_pools"], tenant.id, customer_id, plan_code):
+    for found in every:
         name, row = pools.parse(found["pool"]), _projection(found, now)
         overage = cast("int", row["projectedOverage"])
         charge = 0

@@ -116,8 +116,8 @@ WHERE i.tenant_id = $1 AND i.public_id = $2 AND l.position = $3
 -- name: running_pools
 -- The pools of billing periods that run, with what decides whether usage beyond them is billed; a trial's grant began with it.
 SELECT
-    c.public_id AS customer, coalesce(c.external_id, '') AS external, s.public_id AS subscription, p.code AS plan, s.plan_id,
-    p.is_free, coalesce(p.block_on_exhaustion, false) AS blocks, s.started_at, s.trial_ends_at, bp.starts_at, bp.ends_at, b.pool,
+    s.customer_id, c.public_id AS customer, coalesce(c.external_id, '') AS external, s.public_id AS subscription, p.code AS plan,
+    s.plan_id, p.is_free, coalesce(p.block_on_exhaustion, false) AS blocks, s.started_at, s.trial_ends_at, bp.starts_at, bp.ends_at, b.pool,
     b.opening, b.adjusted, b.charged, coalesce(ft.code, '') AS feature,
     CASE WHEN split_part(b.pool, '.', 2) = 'c' THEN (
         SELECT sum(h.amount) FROM usage_hourly AS h
@@ -138,6 +138,27 @@ LEFT JOIN features AS ft ON 'f' || ft.id = split_part(b.pool, '.', 2)
 WHERE
     bp.tenant_id = $1 AND bp.state = 'open' AND ($2::bigint IS NULL OR s.customer_id = $2) AND ($3::text IS NULL OR p.code = $3)
 ORDER BY c.public_id, b.pool
+
+-- name: pools_running_low
+-- Of the pools above, those with the least left of what was included: up to a share in percent, and so many rows.
+WITH running AS (
+    {running_pools}
+), counted AS (
+    SELECT
+        r.*,
+        CASE WHEN r.pool LIKE '%.f%' THEN r.opening ELSE r.opening + r.adjusted END AS included,
+        r.opening + r.adjusted - r.charged + CASE WHEN r.pool LIKE '%.c.%' THEN coalesce(spare.balance, 0) ELSE 0 END AS left_over
+    FROM running AS r
+    LEFT JOIN pool_balances AS spare ON spare.customer_id = r.customer_id AND spare.pool = 'credits'
+)
+SELECT * FROM counted
+WHERE included > 0 AND left_over * 100 <= included * $4::integer
+ORDER BY left_over / included, customer, pool
+LIMIT $5::integer
+
+-- name: has_usage
+-- Whether a tenant has any usage at all.
+SELECT EXISTS (SELECT FROM usage_hourly WHERE tenant_id = $1)
 
 -- name: invoices_of_month
 -- Invoices of boundaries in a stretch of time, with all of their lines.

@@ -30,6 +30,9 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MICROSECONDS = re.compile(r"@-?[0-9]{1,18}")
 _MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _HOUR_S = 3600
+_HALF_HOUR = timedelta(minutes=30)
+_AHEAD = timedelta(minutes=5)
+"""How far ahead of the clock an event may be dated."""
 _PER_MILLION = 1_000_000
 _DIGITS = {Unit.NANO: 9, Unit.PICO: 12, Unit.BPS: 2}
 
@@ -74,6 +77,30 @@ def month_bounds(year: int, month: int, in_zone: zoneinfo.ZoneInfo) -> tuple[dat
     first = date(year, month, 1)
     following = (first + timedelta(days=31)).replace(day=1)
     return local_midnight(first, in_zone), local_midnight(following, in_zone)
+
+
+def end_of_hour(now: datetime) -> datetime:
+    """The first whole hour after everything that can have been recorded."""
+    return (now + _AHEAD + timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
+
+
+def bucket_start(moment: datetime, grain: Grain, in_zone: zoneinfo.ZoneInfo) -> datetime:
+    """When the hour, day, week or month of a moment began by the clocks of a zone, in UTC."""
+    local = moment.astimezone(in_zone)
+    if grain is Grain.HOUR:
+        return local.replace(minute=0, second=0, microsecond=0).astimezone(UTC)
+    first = {Grain.DAY: local.day, Grain.WEEK: local.day - local.weekday(), Grain.MONTH: 1}[grain]
+    return local_midnight(local.date().replace(day=1) + timedelta(days=first - 1), in_zone)
+
+
+def buckets(starts_at: datetime, ends_at: datetime, grain: Grain, in_zone: zoneinfo.ZoneInfo) -> list[datetime]:
+    """All stretches that [starts_at, ends_at) touches, by when they begin: also those in which nothing happened."""
+    found: dict[datetime, None] = {}
+    moment = starts_at
+    while moment < ends_at:
+        found[bucket_start(moment, grain, in_zone)] = None
+        moment += _HALF_HOUR
+    return list(found)
 
 
 def first_of_month(text: str) -> date:

@@ -5,10 +5,11 @@ from html import escape
 
 from tallybook.reports.statement import Line, Statement
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2330; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1rem; margin: 1.8rem 0 .4rem; }
-.head { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 1rem; border-bottom: 2px solid #1c2330; padding-bottom: 1rem; }
+.head { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; gap: 1rem; }
+.head { border-bottom: 2px solid #1c2330; padding-bottom: 1rem; }
 .test { color: #8a1c1c; font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 1rem 0; } dt { color: #566073; } dd { margin: 0; }
 .wide { overflow-x: auto; } table { width: 100%; border-collapse: collapse; }
@@ -38,7 +39,7 @@ def html(page: Statement) -> str:
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Invoice {escape(page.number)}</title><style>{_STYLE}</style></head><body>
+<title>Invoice {escape(page.number)}</title><style>{STYLE}</style></head><body>
 <header class="head"><h1>Invoice {escape(page.number)}</h1><strong>{escape(page.status.capitalize())}</strong></header>{test}
 <dl>{"".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts if text)}</dl>
 <div class="wide"><table><caption hidden>Lines of the invoice</caption>

@@ -24,6 +24,11 @@ async def feature_ids(connection: Connection, tenant: Tenant, code: str) -> tupl
     return tuple(row["id"] for row in await connection.fetch(_SQL["features_of_code"], tenant.id, code))
 
 
+async def has_usage(connection: Connection, tenant: Tenant) -> bool:
+    """Whether the tenant has any usage at all."""
+    return await connection.fetchval(_SQL["has_usage"], tenant.id)
+
+
 async def answer(connection: Connection, question: Question, cursor: str | None, limit: int) -> Answer:
     """One page of a report and the totals of all of it. Raises ValidationError for a cursor of another question."""
     composed = composition.compose(question, await source(connection, question), _SQL)
