@@ -19,6 +19,8 @@ from tests.crash.oracle import Answer, Identity, Sent
 
 Json = dict[str, Any]
 BATCH_MAX = 60
+REMEMBERED_MAX = 20_000
+"""Accepted events that may be sent again: a sample of all."""
 _REQUEST_S_MAX = 8.0
 _AGAIN_S = 0.05
 MODELS = ("anthropic/claude-sonnet-4.6", "gpt-4o", "openai/gpt-4o-mini", "google/gemini-2.5-flash")
@@ -45,13 +47,17 @@ class Load:
     urls: Sequence[str]
     customers: Sequence[Customer]
     dice: random.Random
+    rate: float = 0.0
+    """New events in a second at most; 0: as many as are answered."""
     sent: dict[Identity, Sent] = field(default_factory=dict[Identity, Sent])
     pending: list[tuple[Customer, Json]] = field(default_factory=list[tuple[Customer, Json]])
     settled: list[tuple[Customer, Json]] = field(default_factory=list[tuple[Customer, Json]])
+    accepted: int = 0
     duplicates: int = 0
     requests_failed: int = 0
     wrong: list[str] = field(default_factory=list[str])
     _made: int = 0
+    _due_at: float = 0.0
 
     async def run(self, stop: asyncio.Event, tasks: int) -> None:
         """Send until told to stop, then repeat what is unknown until everything is definite."""
@@ -63,19 +69,31 @@ class Load:
 
     async def _send_until(self, session: aiohttp.ClientSession, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await self._send(session, self._take_pending() or self._fresh())
+            batch = self._take_pending()
+            if not batch:
+                batch = self._fresh()
+                await self._keep_to_rate(len(batch))
+            await self._send(session, batch)
+
+    async def _keep_to_rate(self, events: int) -> None:
+        """Wait for this batch's turn. What was missed is not made up for."""
+        if self.rate:
+            now = asyncio.get_running_loop().time()
+            turn, self._due_at = max(now, self._due_at), max(now, self._due_at) + events / self.rate
+            await asyncio.sleep(turn - now)
 
     def _take_pending(self) -> list[tuple[Customer, Json]]:
         taken, self.pending = self.pending[:BATCH_MAX], self.pending[BATCH_MAX:]
         return taken
 
     def _fresh(self) -> list[tuple[Customer, Json]]:
-        events = [self._event() for _ in range(self.dice.randint(1, BATCH_MAX))]
+        events = [self.event() for _ in range(self.dice.randint(1, BATCH_MAX))]
         if self.settled and self.dice.random() < 0.3:
             events.append(self.dice.choice(self.settled))
         return events
 
-    def _event(self) -> tuple[Customer, Json]:
+    def event(self) -> tuple[Customer, Json]:
+        """A new event, of which nothing is known yet."""
         customer = self.dice.choice(self.customers)
         self._made += 1
         event: Json = {"customerId": customer.reference, "featureCode": customer.feature, "eventId": f"e{self._made}"}
@@ -102,7 +120,7 @@ class Load:
             return
         if status == 200:
             for (customer, event), result in zip(batch, answer["results"], strict=True):
-                self._note(customer, event, result)
+                self.note(customer, event, result)
             return
         if status not in (429, 500, 502, 503, 504):
             self.wrong.append(f"{status}: {answer}")
@@ -119,7 +137,8 @@ class Load:
     def _identity(self, customer: Customer, event: Json) -> Identity:
         return Identity(self.tenant_id, customer.id, event["eventId"])
 
-    def _note(self, customer: Customer, event: Json, result: Json) -> None:
+    def note(self, customer: Customer, event: Json, result: Json) -> None:
+        """Remember what was answered to an event."""
         identity = self._identity(customer, event)
         known = self.sent[identity]
         status = result["status"]
@@ -128,7 +147,7 @@ class Load:
             self._check_same(known, identity, amount)
             self.duplicates += status == "duplicate"
             if known.answer is Answer.UNKNOWN:
-                self.settled.append((customer, event))
+                self._remember(customer, event)
             self.sent[identity] = Sent(Answer.ACCEPTED, amount)
         elif status == "rejected":
             if known.answer is Answer.ACCEPTED:
@@ -138,6 +157,14 @@ class Load:
             self.pending.append((customer, event))
         else:
             self.wrong.append(f"{identity}: {result}")
+
+    def _remember(self, customer: Customer, event: Json) -> None:
+        """Count an accepted event, and keep it or forget it in place of another one."""
+        self.accepted += 1
+        if len(self.settled) < REMEMBERED_MAX:
+            self.settled.append((customer, event))
+        else:
+            self.settled[self.dice.randrange(REMEMBERED_MAX)] = (customer, event)
 
     def _check_same(self, known: Sent, identity: Identity, amount: int) -> None:
         if known.answer is Answer.ACCEPTED and known.amount != amount:

@@ -1,6 +1,7 @@
 """The organization under load: plans of all three models, some that block and some that do not, and customers on each."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from tallybook.core import clock, money
 from tallybook.storage.postgres import Connection
@@ -8,7 +9,8 @@ from tallybook.tenancy import actions as tenancy
 from tests.crash.load import Customer
 from tests.support.service import Account, Json, Service
 
-_EACH = 6
+CUSTOMERS_EACH = 6
+"""Customers on each plan."""
 _AI: Json = {"pricingMode": "ai_model", "margin": 20}
 
 
@@ -37,13 +39,14 @@ def make_plans(account: Account) -> None:
     account.plan("strict", "balance", price=balance, features={"chat": _AI}, blockOnExhaustion=True)
 
 
-def make_customers(account: Account) -> list[tuple[str, str]]:
-    """Customers on each plan. Returns (reference, plan)."""
+def make_customers(account: Account, each: int) -> list[tuple[str, str]]:
+    """So many customers on each plan, whose periods all end at the same moment. Returns (reference, plan)."""
+    began = clock.iso(clock.real_clock() - timedelta(minutes=1))
     made: list[tuple[str, str]] = []
     for plan in ("open", "capped", "studio", "flex", "strict"):
-        for number in range(_EACH):
+        for number in range(each):
             reference = f"{plan}_{number}"
-            account.subscribe(reference, plan)
+            account.subscribe(reference, plan, startDate=began)
             made.append((reference, plan))
     return made
 
