@@ -1,0 +1,43 @@
+"""Faults put into the script as it is loaded, to show that the machine would notice them."""
+
+# pyright: reportPrivateUsage=false
+# The script is exchanged where it was read.
+
+import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+from tallybook.charge import till
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A place in the script, which must be there exactly once, and what stands there instead."""
+
+    name: str
+    text: str
+    instead: str
+
+
+MUTANTS = (
+    Mutant("skip the dedupe", "call('HSETNX', remembered, field, memory) == 1", "call('HSET', remembered, field, memory) >= 0"),
+    Mutant(
+        "take before the check", "    call('HSET', customer_key, pool, left)\n    return REFUSED, ''", "    return REFUSED, ''"
+    ),
+    Mutant("forget the counter", "'HINCRBY', prefix .. ':m', 'seq', 1", "'HINCRBY', prefix .. ':m', 'seq', 0"),
+    Mutant("forget an opening", "pool .. '.o', opening)\n    end", "pool .. '.o', '0')\n    end"),
+    Mutant("remember too short", "call('HGET', remembered_before .. high .. nibble, field)", "nil"),
+)
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Generator[None]:
+    """Every till in this process uses the mutated script meanwhile."""
+    script = till._SCRIPT.decode()
+    assert script.count(mutant.text) == 1, mutant
+    mutated = script.replace(mutant.text, mutant.instead).encode()
+    digest = hashlib.sha1(mutated, usedforsecurity=False).hexdigest()
+    with mock.patch.object(till, "_SCRIPT", mutated), mock.patch.object(till, "_SCRIPT_SHA", digest):
+        yield
