@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tallybook.flows import freezing, reconcile_till
+from tallybook.flows import freezing, reconcile_identities, reconcile_till
 from tallybook.rollup import sums
 from tallybook.rollup.sums import Customers, PoolDifference, Sum
 from tallybook.storage import postgres
@@ -36,8 +36,12 @@ class Report:
         return not self.differences and all(one.is_equal for one in self.sums)
 
 
-async def reconcile(database: Pool, client: Redis, partitions: int, freeze: Freeze | None = None) -> Report:
+async def reconcile(
+    database: Pool, client: Redis, partitions: int, freeze: Freeze | None = None, hot_window_s: int | None = None
+) -> Report:
     """Compare everything with everything. With `freeze`, customers with a differing pool take no more charges.
+
+    What the till remembers is compared when it is said how long it does.
 
     Raises what Postgres and Redis raise; what could not be compared is then not known to be equal.
     """
@@ -47,7 +51,8 @@ async def reconcile(database: Pool, client: Redis, partitions: int, freeze: Free
     for difference in differences:
         _LOG.critical("pool differs: %s", difference)
     frozen = await _freeze(differences, freeze) if freeze is not None else []
-    return Report([*book_sums, *till_sums], differences, frozen)
+    memory = [] if hot_window_s is None else [await reconcile_identities.compare(database, client, partitions, hot_window_s)]
+    return Report([*book_sums, *till_sums, *memory], differences, frozen)
 
 
 async def customer(database: Pool, client: Redis, partitions: int, tenant_id: int, customer_id: int) -> Report:
@@ -58,7 +63,7 @@ async def customer(database: Pool, client: Redis, partitions: int, tenant_id: in
         pools, differences = await sums.pools(connection, of)
     chunk = reconcile_till.chunk_of(tenant_id, customer_id, partitions)
     of_till = await reconcile_till.compare_chunk(database, client, chunk)
-    lost = Sum("comparisons stopped by missing log entries", int(of_till is None), 0)
+    lost = reconcile_till.stopped([] if of_till is not None else [chunk])
     return Report([*events, *pools, lost], [*differences, *(of_till or [])])
 
 
@@ -66,7 +71,8 @@ async def _book(database: Pool) -> tuple[list[Sum], list[PoolDifference]]:
     async with postgres.snapshot(database) as connection:
         events = await sums.events_and_hours(connection)
         pools, differences = await sums.pools(connection)
-        return [*events, *pools, await sums.quarantine(connection), *await sums.invoices(connection)], differences
+        rest = [await sums.beyond_offsets(connection), await sums.quarantine(connection), *await sums.invoices(connection)]
+        return [*events, *pools, *rest], differences
 
 
 async def _freeze(differences: Sequence[PoolDifference], freeze: Freeze) -> list[int]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from tallybook.flows import freezing, reconcile, reconcile_till
+from tallybook.flows import freezing, reconcile, reconcile_identities, reconcile_till
 from tallybook.flows.reconcile_till import Chunk
 from tallybook.flows.services import Services
 from tallybook.rollup import sums
@@ -55,9 +55,16 @@ async def go_round(services: Services, rest: Rest) -> Outcome:
         if not await rest():
             return outcome
     async with postgres.snapshot(services.database) as connection:
-        rest_of_book = [await sums.quarantine(connection), *await sums.invoices(connection)]
-    logs = await reconcile_till.logs(services.database, services.redis, services.settings.partitions)
-    _note(outcome, [*rest_of_book, *logs])
+        rest_of_book = [
+            await sums.beyond_offsets(connection),
+            await sums.quarantine(connection),
+            *await sums.invoices(connection),
+        ]
+    _note(outcome, rest_of_book)
+    if not await rest():
+        return outcome
+    stores = (services.database, services.redis, services.settings.partitions)
+    _note(outcome, [*await reconcile_till.logs(*stores), await reconcile_identities.compare(*stores, services.till.hot_window_s)])
     outcome.finished = True
     return outcome
 
@@ -65,7 +72,7 @@ async def go_round(services: Services, rest: Rest) -> Outcome:
 async def _compare_with_till(services: Services, chunk: Chunk, outcome: Outcome) -> None:
     found = await reconcile_till.compare_chunk(services.database, services.redis, chunk)
     if found is None:
-        _note(outcome, [Sum(f"log entries of partition {chunk.partition} are there", 0, 1)])
+        _note(outcome, [reconcile_till.stopped([chunk])])
         return
     for customer_id in sorted({one.customer_id for one in found}):
         await _look_again(services, chunk.tenants.get(customer_id, 0), customer_id, found, outcome)

@@ -11,7 +11,8 @@ from tallybook.core import usage_log
 from tallybook.core.pools import PURCHASED_CREDITS
 from tallybook.rollup import log_reader, movements, store, sums
 from tallybook.rollup.model import RawEntry
-from tallybook.rollup.sums import PoolDifference, PoolState, Sum
+from tallybook.rollup.movements import Movement
+from tallybook.rollup.sums import PoolDifference, PoolState, Sum, Terms
 from tallybook.storage import postgres, redis
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
@@ -21,6 +22,8 @@ _ATTEMPTS = 50
 """How often a comparison begins anew because the worker trimmed the log under it."""
 
 PoolKey = tuple[int, str]
+_TERMS = "terms"
+"""Stands in place of a pool's name where the versions of a customer's terms differ."""
 
 
 @dataclass(slots=True)
@@ -42,14 +45,18 @@ class Chunk:
 
 async def compare(database: Pool, client: Redis, partitions: int) -> tuple[list[Sum], list[PoolDifference]]:
     """All pools of till and book, in both directions, and the state of each partition's log."""
-    totals, differences, lost = _Totals(), list[PoolDifference](), 0
+    totals, differences, lost = _Totals(), list[PoolDifference](), list[Chunk]()
     for chunk in await chunks(database, client, partitions):
         found = await compare_chunk(database, client, chunk, totals)
-        lost += found is None
+        lost += [chunk] if found is None else []
         differences += found or []
     till_sum = Sum(f"till = book + log, left in {totals.pools} pools", totals.till, totals.book, totals.differing)
-    lost_sum = Sum("comparisons stopped by missing log entries", lost, 0)
-    return [till_sum, lost_sum, *await logs(database, client, partitions)], differences
+    return [till_sum, stopped(lost), *await logs(database, client, partitions)], differences
+
+
+def stopped(lost: Sequence[Chunk]) -> Sum:
+    """Comparisons that could not be made."""
+    return sums.none_of("comparisons stopped by missing log entries", [f"partition {chunk.partition}" for chunk in lost])
 
 
 async def chunks(database: Pool, client: Redis, partitions: int) -> list[Chunk]:
@@ -115,27 +122,64 @@ async def _compare_chunk(
         async with postgres.snapshot(database) as connection:
             offset = (await store.offsets(connection, [partition])).get(partition, 0)
             book = await sums.pools_of(connection, customer_ids)
-        sequence, till = await _read_till(client, partition, customer_ids)
+            terms = await sums.terms_of(connection, customer_ids)
+        sequence, till, versions = await _read_till(client, partition, customer_ids)
         entries = await log_reader.read_between(client, partition, offset, sequence)
         if [entry.seq for entry in entries] == list(range(offset + 1, sequence + 1)):
             expected = _apply(book, entries, set(customer_ids))
-            return _differences(expected, till, tenants, totals)
+            return _differences(expected, till, tenants, totals) + await _other_terms(database, terms, versions, tenants)
     raise _EntriesLostError
 
 
-async def _read_till(client: Redis, partition: int, customer_ids: Sequence[int]) -> tuple[int, dict[PoolKey, tuple[int, bool]]]:
-    """The partition's last sequence and, at that very moment, by (customer, pool) what is left and whether terms opened it."""
+@dataclass(frozen=True, slots=True)
+class _TillPool:
+    """What the till holds of a pool; `opening` is None for one that no terms have opened."""
+
+    left: int
+    opening: int | None
+
+
+async def _read_till(
+    client: Redis, partition: int, customer_ids: Sequence[int]
+) -> tuple[int, dict[PoolKey, _TillPool], dict[int, int]]:
+    """The partition's last sequence and, at that very moment, the customers' pools and the versions of their terms."""
     prefix = partition_names.prefix(partition)
     sequence, *states = await redis.atomically(
         client, ("HGET", f"{prefix}:m", "seq"), *[("HGETALL", f"{prefix}:c:{customer_id}") for customer_id in customer_ids]
     )
-    found: dict[PoolKey, tuple[int, bool]] = {}
+    found: dict[PoolKey, _TillPool] = {}
+    versions: dict[int, int] = {}
     for customer_id, state in zip(customer_ids, states, strict=True):
         fields = {name.decode(): value for name, value in redis.pairs(state).items()}
+        versions[customer_id] = int(fields.get("v", b"0"))
         for name, left in fields.items():
             if name == PURCHASED_CREDITS or ("." in name and not name.endswith(".o")):
-                found[customer_id, name] = int(left), f"{name}.o" in fields
-    return int(sequence or 0), found
+                opening = fields.get(f"{name}.o")
+                found[customer_id, name] = _TillPool(int(left), None if opening is None else int(opening))
+    return int(sequence or 0), found, versions
+
+
+async def _other_terms(
+    database: Pool, before: Mapping[int, Terms], versions: Mapping[int, int], tenants: Mapping[int, int]
+) -> list[PoolDifference]:
+    """Customers whose terms have another version in the till than in the book, as read before the till.
+
+    The till may know newer terms than those; they are in the book by then. It may not know older ones than it was told of.
+    """
+    newer = [customer_id for customer_id, terms in before.items() if versions[customer_id] > terms.version]
+    async with database.acquire() as connection:
+        now = await sums.terms_of(connection, newer) if newer else {}
+    wrong = {customer_id: now[customer_id].version for customer_id in newer if versions[customer_id] > now[customer_id].version}
+    wrong |= {
+        customer_id: terms.version
+        for customer_id, terms in before.items()
+        if terms.is_told and versions[customer_id] < terms.version
+    }
+    what = "version in the till, and in the book"
+    return [
+        PoolDifference(tenants.get(customer_id, 0), customer_id, _TERMS, what, versions[customer_id], version)
+        for customer_id, version in sorted(wrong.items())
+    ]
 
 
 def _apply(book: Mapping[PoolKey, PoolState], entries: Iterable[RawEntry], customer_ids: set[int]) -> dict[PoolKey, PoolState]:
@@ -149,44 +193,72 @@ def _apply(book: Mapping[PoolKey, PoolState], entries: Iterable[RawEntry], custo
         for movement in movements.of_entry(entry):
             key = (movement.customer_id, movement.pool)
             if movement.customer_id in customer_ids:
-                before = expected.get(key, PoolState(0, closed=False))
-                expected[key] = PoolState(before.balance + movement.change, movement.what == movements.EXPIRED)
+                expected[key] = _moved(expected.get(key, PoolState(0, closed=False, opening=0)), movement)
     return expected
 
 
+def _moved(before: PoolState, movement: Movement) -> PoolState:
+    """A pool after a movement. What a pool is opened with after it has expired is not told from what it was opened with before."""
+    expired, opening = movement.what == movements.EXPIRED, before.opening
+    if movement.what == movements.OPENED and opening is not None:
+        opening += movement.change
+    return PoolState(before.balance + movement.change, expired, None if expired else opening)
+
+
 def _differences(
-    expected: Mapping[PoolKey, PoolState], till: Mapping[PoolKey, tuple[int, bool]], tenants: Mapping[int, int], totals: _Totals
+    expected: Mapping[PoolKey, PoolState], till: Mapping[PoolKey, _TillPool], tenants: Mapping[int, int], totals: _Totals
 ) -> list[PoolDifference]:
     found: list[PoolDifference] = []
     for key in sorted(expected.keys() | till.keys()):
-        state = expected.get(key, PoolState(0, closed=True))
-        left, opened = till.get(key, (0, False))
-        known_to_till = key in till and (opened or left != 0)
-        known_to_book = not state.closed
+        state, held = expected.get(key, PoolState(0, closed=True)), till.get(key)
         totals.pools += 1
-        totals.till += left
+        totals.till += held.left if held else 0
         totals.book += state.balance
-        missing = (known_to_till and not known_to_book) or (known_to_book and key not in till)
-        if left != state.balance or missing:
+        tenant_id = tenants.get(key[0], 0)
+        if _differs(state, held):
             totals.differing += 1
-            sides = (left if key in till else None, state.balance if known_to_book else None)
-            found.append(PoolDifference(tenants.get(key[0], 0), *key, "left in the till, and in book + log", *sides))
+            sides = (held.left if held else None, None if state.closed else state.balance)
+            found.append(PoolDifference(tenant_id, *key, "left in the till, and in book + log", *sides))
+        elif held is not None and _opening_differs(key[1], state, held):
+            totals.differing += 1
+            found.append(PoolDifference(tenant_id, *key, "opening in the till, and in book + log", held.opening, state.opening))
     return found
 
 
+def _differs(state: PoolState, held: _TillPool | None) -> bool:
+    if held is None:
+        return not state.closed or state.balance != 0
+    return held.left != state.balance or (state.closed and (held.opening is not None or held.left != 0))
+
+
+def _opening_differs(pool: str, state: PoolState, held: _TillPool) -> bool:
+    """Purchased credits need no opening; any other pool that lacks it would be opened again by its next use."""
+    if state.closed or (held.opening is None and pool == PURCHASED_CREDITS):
+        return False
+    return held.opening is None or (state.opening is not None and held.opening != state.opening)
+
+
 async def logs(database: Pool, client: Redis, partitions: int) -> list[Sum]:
-    """Whether each log is dense up to the till's sequence, and the book not beyond it."""
+    """Whether each log is dense up to the till's sequence, the book not beyond it, and the till the book's own."""
     numbers = range(partitions)
     before = await store.offsets(database, numbers)
     states = [await _log_state(client, partition) for partition in numbers]
     after = await store.offsets(database, numbers)
-    beyond = sum(before.get(partition, 0) > states[partition].sequence for partition in numbers)
-    holes = sum(not states[partition].is_whole(after.get(partition, 0)) for partition in numbers)
-    return [Sum("logs with missing entries", holes, 0), Sum("book offsets beyond the till's sequence", beyond, 0)]
+    beyond = [f"partition {number}" for number in numbers if before.get(number, 0) > states[number].sequence]
+    holes = [f"partition {number}" for number in numbers if not states[number].is_whole(after.get(number, 0))]
+    async with database.acquire() as connection:
+        epoch = await sums.epoch(connection)
+    strange = [f"partition {number}" for number in numbers if epoch is not None and states[number].epoch not in (None, epoch)]
+    return [
+        sums.none_of("logs with missing entries", holes),
+        sums.none_of("book offsets beyond the till's sequence", beyond),
+        sums.none_of("partitions of the till with another epoch than the book's", strange),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class _LogState:
+    epoch: str | None
     sequence: int
     length: int
     first: int
@@ -201,14 +273,15 @@ class _LogState:
 
 async def _log_state(client: Redis, partition: int) -> _LogState:
     key = log_reader.key(partition)
-    sequence, length, first, last = await redis.atomically(
+    meta, length, first, last = await redis.atomically(
         client,
-        ("HGET", f"{partition_names.prefix(partition)}:m", "seq"),
+        ("HMGET", f"{partition_names.prefix(partition)}:m", "epoch", "seq"),
         ("XLEN", key),
         ("XRANGE", key, "-", "+", "COUNT", 1),
         ("XREVRANGE", key, "+", "-", "COUNT", 1),
     )
-    return _LogState(int(sequence or 0), int(length), _sequence(first), _sequence(last))
+    epoch, sequence = map(redis.text, meta)
+    return _LogState(epoch, int(sequence or 0), int(length), _sequence(first), _sequence(last))
 
 
 def _sequence(reply: Sequence[Sequence[bytes]]) -> int:

@@ -2,20 +2,25 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from tallybook.core import clock
+from tallybook.core import clock, failpoints
 from tallybook.rollup import aggregate, log_reader, rules, store
 from tallybook.rollup.model import Effects, GapError, Offset, PassResult, Quarantined, RawEntry
 from tallybook.storage import postgres
-from tallybook.storage.postgres import Pool
+from tallybook.storage.postgres import Connection, Pool
 from tallybook.storage.redis import Redis
 
 _ATTEMPTS = 3
 
+Also = Callable[[Connection, Sequence[int]], Awaitable[None]]
+"""What else is done in the transaction of a pass, for the customers (ids, ascending) whose pools it changed."""
 
-async def roll_up(database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None) -> PassResult:
+
+async def roll_up(
+    database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None, also: Also | None = None
+) -> PassResult:
     """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 60,000 events at most.
 
     With an epoch, only the log of the till that has it; raises UnknownLogError when Redis holds another one or an older copy.
@@ -27,24 +32,27 @@ async def roll_up(database: Pool, client: Redis, owned: Sequence[int], now: date
     entries, more = await log_reader.read(client, after, epoch)
     if not entries:
         return PassResult()
+    failpoints.reach("rollup.read")
     passed, whole, gap = _dense(entries, after)
-    result = await _book(database, passed, whole, now, epoch) if passed else PassResult()
+    result = await _book(database, passed, whole, now, epoch, also) if passed else PassResult()
+    failpoints.reach("rollup.before_trim")
     await log_reader.trim(client, [(offset.partition, offset.last) for offset in passed], epoch)
+    failpoints.reach("rollup.after_trim")
     if gap is not None and await _still_stands(database, gap):
         raise gap
     return dataclasses.replace(result, more=more)
 
 
 async def _book(
-    database: Pool, passed: Sequence[Offset], entries: Sequence[RawEntry], now: datetime, epoch: str | None
+    database: Pool, passed: Sequence[Offset], entries: Sequence[RawEntry], now: datetime, epoch: str | None, also: Also | None
 ) -> PassResult:
     try:
         effects = await asyncio.to_thread(aggregate.effects, entries, now)
-        await _write(database, passed, effects, now, epoch)
+        await _write(database, passed, effects, now, epoch, also)
     except postgres.TRANSIENT_ERRORS:
         raise
     except (postgres.PostgresError, aggregate.UnstorableError):
-        return PassResult(0, len(entries), await _write_apart(database, entries, now, epoch))
+        return PassResult(0, len(entries), await _write_apart(database, entries, now, epoch, also))
     return PassResult(effects.events, len(entries), len(effects.quarantined), _lag_ms(effects.oldest_accepted_at, now))
 
 
@@ -85,13 +93,19 @@ async def _still_stands(database: Pool, gap: GapError) -> bool:
     return (await store.offsets(database, [gap.partition]))[gap.partition] < gap.expected
 
 
-async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None) -> None:
+async def _write(
+    database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None, also: Also | None
+) -> None:
     """Commit offsets and effects together, trying again when Postgres says that this may help."""
     await make_months(database, effects.months, now)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with postgres.transaction(database) as connection:
                 await store.commit(connection, passed, effects, now, epoch)
+                if also is not None and effects.pools:
+                    await also(connection, sorted({change[0] for change in effects.pools}))
+                failpoints.reach("rollup.before_commit")
+            failpoints.reach("rollup.after_commit")
         except postgres.TRANSIENT_ERRORS:
             if attempt == _ATTEMPTS:
                 raise
@@ -99,17 +113,18 @@ async def _write(database: Pool, passed: Sequence[Offset], effects: Effects, now
             return
 
 
-async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime, epoch: str | None) -> int:
+async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime, epoch: str | None, also: Also | None) -> int:
     """Commit entry by entry after Postgres refused them together; those it refuses alone are set aside. Returns how many."""
     refused = 0
     for entry in entries:
         passed = [Offset(entry.partition, entry.seq - 1, entry.seq)]
         try:
-            await _write(database, passed, aggregate.effects([entry], now), now, epoch)
+            await _write(database, passed, aggregate.effects([entry], now), now, epoch, also)
         except postgres.TRANSIENT_ERRORS:
             raise
         except (postgres.PostgresError, aggregate.UnstorableError) as error:
-            await _write(database, passed, aggregate.set_aside(entry, f"{type(error).__name__}: {error}"), now, epoch)
+            effects = aggregate.set_aside(entry, f"{type(error).__name__}: {error}")
+            await _write(database, passed, effects, now, epoch, None)
             refused += 1
     return refused
 

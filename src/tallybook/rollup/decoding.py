@@ -27,6 +27,7 @@ class _LooseEntry(msgspec.Struct, array_like=True, frozen=True):
 _decode_loose = msgspec.msgpack.Decoder(_LooseEntry).decode
 _decode_applied = msgspec.msgpack.Decoder(Applied).decode
 _decode_opening = msgspec.msgpack.Decoder(Opening).decode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ def decode_item(item: Quarantined) -> Decoded:
     assert item.accepted_at is not None
     payload = [msgspec.Raw(item.payload)]
     applied, openings = (payload, None) if item.position >= 0 else (None, payload)
-    data = msgspec.msgpack.encode((usage_log.VERSION, clock.to_ms(item.accepted_at), applied or (), openings or ()))
+    data = msgspec.msgpack.encode((usage_log.PLAIN, clock.to_ms(item.accepted_at), applied or (), openings or ()))
     decoded = decode([RawEntry(item.partition, item.seq, data)], distrust=True)
     decoded.positions = [item.position] * len(decoded.positions)
     decoded.quarantined = [dataclasses.replace(again, position=item.position) for again in decoded.quarantined]
@@ -83,7 +84,7 @@ def decode_item(item: Quarantined) -> Decoded:
 
 
 def _is_current(version: int, accepted_at_ms: int) -> bool:
-    return version == usage_log.VERSION and rules.arrival_is_plausible(accepted_at_ms)
+    return version == usage_log.PLAIN and rules.arrival_is_plausible(accepted_at_ms)
 
 
 def _take_entry(raw: RawEntry, entry: Entry, decoded: Decoded) -> None:
@@ -126,7 +127,7 @@ def _take_opening(raw: RawEntry, accepted_at_ms: int, index: int, opening: Openi
 
 def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
     try:
-        entry = _decode_loose(raw.data)
+        entry = _loosened(raw.data)
     except msgspec.MsgspecError as error:
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, None, f"no log entry: {error}", raw.data))
         return
@@ -146,6 +147,15 @@ def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
             decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, reason, bytes(item), moment))
         else:
             _take_opening(raw, entry.accepted_at_ms, index, opening, decoded)
+
+
+def _loosened(data: bytes) -> _LooseEntry:
+    """An entry in either form, with its items still to be decoded. Raises msgspec.MsgspecError for what is no entry."""
+    if not usage_log.is_packed(data):
+        return _decode_loose(data)
+    entry = usage_log.decode_entry(data)
+    applied, openings = ([msgspec.Raw(_encode(item)) for item in items] for items in (entry.applied, entry.openings))
+    return _LooseEntry(entry.version, entry.accepted_at_ms, applied, openings)
 
 
 def _take_distrusted(raw: RawEntry, accepted_at_ms: int, position: int, item: bytes, decoded: Decoded) -> None:

@@ -75,8 +75,13 @@ async def identities(connection: Connection, since: datetime) -> AsyncIterator[l
     """What was accepted since a time, some thousands at a time, with what is in quarantine. Wants a transaction."""
     async for rows in _chunks(connection, "identities_since", since):
         yield [_identity(row) for row in rows]
+    yield [identity for _, identity in await quarantined_identities(connection, since)]
+
+
+async def quarantined_identities(connection: Querying, since: datetime) -> list[tuple[int, Identity]]:
+    """What is or was in quarantine and was accepted since a time, with the sequence of its log entry."""
     rows = await connection.fetch(_SQL["quarantined_since"], since)
-    yield [identity for row in rows for identity in _quarantined(row)]
+    return [(row["seq"], identity) for row in rows for identity in _quarantined(row)]
 
 
 async def _chunks(connection: Connection, query: str, *arguments: object) -> AsyncIterator[list[Row]]:

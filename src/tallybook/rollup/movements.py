@@ -15,6 +15,13 @@ CHARGED: Final = "charged"
 ADJUSTED: Final = "adjusted"
 EXPIRED: Final = "expired"
 _COUNTED: Final = frozenset({Kind.USAGE, Kind.VOID})
+_LEDGER_KINDS: Final = {
+    Kind.USAGE: "charge",
+    Kind.VOID: "void",
+    Kind.ADJUSTMENT: "adjustment",
+    Kind.SET: "adjustment",
+    Kind.EXPIRY: "expiry",
+}
 
 
 class Movement(NamedTuple):
@@ -29,6 +36,11 @@ class Movement(NamedTuple):
     def change(self) -> int:
         """What it adds to what is left in the pool."""
         return -self.amount if self.what in (CHARGED, EXPIRED) else self.amount
+
+
+def ledger_kind(kind: int) -> str:
+    """The kind of ledger row that a record's movements are counted in."""
+    return _LEDGER_KINDS[Kind(kind)]
 
 
 def of_entry(entry: Entry) -> Iterator[Movement]:

@@ -123,155 +123,6 @@ WITH shared AS MATERIALIZED (
 )
 SELECT feature_id, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount FROM counted GROUP BY feature_id;
 
--- name: sum_events_and_hours
--- Sums raw events and hourly totals of customers $1 to $2, and counts the groups (customer, feature, hour, period, price) that differ.
-WITH events AS (
-    SELECT
-        tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
-        sum(CASE kind WHEN 0 THEN 1 ELSE -1 END)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount, sum(cost_nano) AS cost_nano,
-        sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-        sum(cache_read_tokens) AS cache_read_tokens, sum(cache_write_tokens) AS cache_write_tokens
-    FROM usage_events WHERE kind IN (0, 5) AND customer_id BETWEEN $1 AND $2
-    GROUP BY 1, 2, 3, 4, 5, 6
-), hours AS (
-    SELECT * FROM usage_hourly WHERE customer_id BETWEEN $1 AND $2
-), grouped AS (
-    SELECT measure, event_side, hour_side
-    FROM events AS e
-    FULL JOIN hours AS h USING (tenant_id, customer_id, feature_id, hour, period_start, price_id)
-    CROSS JOIN LATERAL (VALUES
-        (1, 'events', coalesce(e.events, 0), coalesce(h.events::numeric, 0)),
-        (2, 'quantity', coalesce(e.quantity_nano, 0), coalesce(h.quantity_nano, 0)),
-        (3, 'amount', coalesce(e.amount, 0), coalesce(h.amount, 0)),
-        (4, 'cost', coalesce(e.cost_nano, 0), coalesce(h.cost_nano, 0)),
-        (5, 'input tokens', coalesce(e.input_tokens, 0), coalesce(h.input_tokens, 0)),
-        (6, 'output tokens', coalesce(e.output_tokens, 0), coalesce(h.output_tokens, 0)),
-        (7, 'cache read tokens', coalesce(e.cache_read_tokens, 0), coalesce(h.cache_read_tokens, 0)),
-        (8, 'cache write tokens', coalesce(e.cache_write_tokens, 0), coalesce(h.cache_write_tokens, 0))
-    ) AS sides (place, measure, event_side, hour_side)
-)
-SELECT
-    measure, sum(event_side) AS event_side, sum(hour_side) AS hour_side,
-    count(*) FILTER (WHERE event_side <> hour_side) AS differing
-FROM grouped
-GROUP BY measure;
-
--- name: sum_pools
--- What balances, ledger and events (with what is in quarantine, given) say of the pools of customers $6 to $7; those that differ, and sums.
-WITH quarantined AS (
-    SELECT customer_id, pool, sum(charged) AS charged, sum(adjusted) AS adjusted, sum(expired) AS expired
-    FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[])
-        AS given (customer_id, pool, charged, adjusted, expired)
-    GROUP BY 1, 2
-), taken AS (
-    SELECT customer_id, pool, kind, amount - spare_amount AS amount
-    FROM usage_events WHERE pool <> '' AND customer_id BETWEEN $6 AND $7
-    UNION ALL
-    SELECT customer_id, 'credits', CASE kind WHEN 1 THEN 1 ELSE 0 END, spare_amount FROM usage_events WHERE spare_amount <> 0 AND customer_id BETWEEN $6 AND $7
-), events AS (
-    SELECT
-        customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind IN (0, 5)), 0) AS charged,
-        coalesce(-sum(amount) FILTER (WHERE kind IN (1, 2)), 0) AS adjusted,
-        coalesce(sum(amount) FILTER (WHERE kind = 3), 0) AS expired
-    FROM taken GROUP BY 1, 2
-), ledger AS (
-    SELECT
-        customer_id, pool, coalesce(sum(amount) FILTER (WHERE kind = 'opening'), 0) AS opening,
-        coalesce(-sum(amount) FILTER (WHERE kind IN ('charge', 'void')), 0) AS charged,
-        coalesce(sum(amount) FILTER (WHERE kind = 'adjustment'), 0) AS adjusted,
-        coalesce(-sum(amount) FILTER (WHERE kind = 'expiry'), 0) AS expired
-    FROM pool_ledger WHERE customer_id BETWEEN $6 AND $7 GROUP BY 1, 2
-), balances AS (
-    SELECT * FROM pool_balances WHERE customer_id BETWEEN $6 AND $7
-), joined AS (
-    SELECT customer_id, pool, b.tenant_id, measure, balance_side, ledger_side, event_side
-    FROM balances AS b
-    FULL JOIN ledger AS l USING (customer_id, pool)
-    FULL JOIN events AS e USING (customer_id, pool)
-    FULL JOIN quarantined AS q USING (customer_id, pool)
-    CROSS JOIN LATERAL (VALUES
-        ('opening', coalesce(b.opening, 0), coalesce(l.opening, 0), coalesce(l.opening, 0)),
-        ('charged', coalesce(b.charged, 0), coalesce(l.charged, 0), coalesce(e.charged, 0) + coalesce(q.charged, 0)),
-        ('adjusted', coalesce(b.adjusted, 0), coalesce(l.adjusted, 0), coalesce(e.adjusted, 0) + coalesce(q.adjusted, 0)),
-        ('expired', coalesce(b.expired, 0), coalesce(l.expired, 0), coalesce(e.expired, 0) + coalesce(q.expired, 0))
-    ) AS sides (measure, balance_side, ledger_side, event_side)
-)
-SELECT
-    measure, NULL::bigint AS customer_id, NULL::text AS pool, NULL::integer AS tenant_id,
-    sum(balance_side) AS balance_side, sum(ledger_side) AS ledger_side, sum(event_side) AS event_side
-FROM joined GROUP BY measure
-UNION ALL
-SELECT measure, customer_id, pool, tenant_id, balance_side, ledger_side, event_side
-FROM joined
-WHERE balance_side <> ledger_side OR balance_side <> event_side;
-
--- name: quarantined_items
--- What is in quarantine, or was dropped from it and has changed pools all the same.
-SELECT payload, booked, dropped_at IS NOT NULL AS dropped FROM quarantine WHERE booked OR dropped_at IS NULL ORDER BY id;
-
--- name: sum_invoices
--- Compares invoices with their lines, lines with their exact amounts, and billed overage with what the pools say. A feature's pool
--- that was closed below zero is on an invoice line, or was decided to be nobody's to pay.
-WITH totals AS (
-    SELECT i.id, i.total_cents, coalesce(sum(l.amount_cents), 0) AS lines_cents
-    FROM invoices AS i LEFT JOIN invoice_lines AS l ON l.invoice_id = i.id
-    GROUP BY i.id, i.total_cents
-), rounding AS (
-    SELECT
-        abs(exact_nano - amount_cents::numeric * 10000000) <= 5000000 AS cents_ok,
-        line_type NOT IN ('feature_overage', 'balance_overage')
-        OR abs(exact_nano * 1000000000 - quantity_nano * unit_price_nano) <= 500000000 AS exact_ok
-    FROM invoice_lines
-), billed AS (
-    SELECT i.customer_id, l.pool, l.line_type, sum(l.overage_nano) AS billed
-    FROM invoice_lines AS l JOIN invoices AS i ON i.id = l.invoice_id
-    WHERE l.pool IS NOT NULL
-    GROUP BY 1, 2, 3
-), overdrawn AS (
-    SELECT
-        customer_id, pool, closed, greatest(0, charged - opening - adjusted) AS beyond,
-        greatest(0, least(charged, charged - opening - adjusted)) AS beyond_usage, split_part(pool, '.', 2) = 'b' AS is_balance,
-        split_part(pool, '.', 2) LIKE 'f%' AS is_feature
-    FROM pool_balances
-), compared AS (
-    SELECT
-        coalesce(b.billed, 0) AS billed, CASE WHEN b.billed IS NULL AND NOT o.closed THEN o.beyond_usage ELSE 0 END AS still_open,
-        coalesce(o.beyond_usage, 0) AS billable
-    FROM (SELECT * FROM billed WHERE line_type = 'balance_overage') AS b
-    FULL JOIN (SELECT * FROM overdrawn WHERE is_balance) AS o USING (customer_id, pool)
-), features AS (
-    SELECT
-        coalesce(o.beyond, 0) AS beyond, coalesce(b.billed, 0) AS billed,
-        CASE WHEN d.verdict <> 'billed' THEN d.overage_nano ELSE 0 END AS waived,
-        d.overage_nano IS NOT DISTINCT FROM o.beyond AS is_decided
-    FROM (SELECT * FROM billed WHERE line_type = 'feature_overage') AS b
-    FULL JOIN overage_decisions AS d USING (customer_id, pool)
-    FULL JOIN (SELECT * FROM overdrawn WHERE is_feature) AS o USING (customer_id, pool)
-    WHERE b.billed IS NOT NULL OR d.verdict IS NOT NULL OR (o.closed AND o.beyond > 0)
-)
-SELECT 'invoice totals = their lines (cents)' AS what,
-    coalesce(sum(total_cents), 0) AS left_side, coalesce(sum(lines_cents), 0) AS right_side,
-    count(*) FILTER (WHERE total_cents <> lines_cents) AS differing
-FROM totals
-UNION ALL
-SELECT 'invoice lines rounded right', count(*), count(*) FILTER (WHERE cents_ok AND exact_ok), 0 FROM rounding
-UNION ALL
-SELECT 'balance overage = invoiced + open (nano-USD)', coalesce(sum(billable), 0), coalesce(sum(billed + still_open), 0),
-    count(*) FILTER (WHERE billable <> billed + still_open)
-FROM compared
-UNION ALL
-SELECT 'feature overage of closed periods = invoiced + waived (nano-units)', coalesce(sum(beyond), 0),
-    coalesce(sum(billed + waived), 0), count(*) FILTER (WHERE NOT is_decided OR beyond <> billed + waived)
-FROM features;
-
--- name: customers_with_pools
--- Customers that the book has pools of.
-SELECT DISTINCT customer_id, tenant_id FROM pool_balances;
-
--- name: pools_of_customers
--- All pools of some customers.
-SELECT customer_id, pool, balance, closed FROM pool_balances WHERE customer_id = ANY ($1::bigint[]);
-
 -- name: customers_with_model_usage
 -- Customers with usage that was priced by AI model in some hours; of one tenant and of one customer where these are given.
 SELECT DISTINCT h.tenant_id, t.organization_id, t.livemode, h.customer_id, c.public_id
@@ -283,21 +134,40 @@ WHERE h.price_id <> 0 AND h.hour >= $1 AND h.hour < $2
 ORDER BY h.tenant_id, h.customer_id;
 
 -- name: model_usage_of_customer
--- One customer's usage that was priced by AI model in some hours, and what was taken back of it, with all that a charge is computed from.
+-- One customer's usage that was priced by AI model in some hours and is not taken back, with all that a charge is computed from.
 SELECT
-    date_trunc('hour', occurred_at, 'UTC') AS hour, occurred_at, kind = 5 AS is_void, model, service_tier, margin_bps,
-    abs(amount), abs(cost_nano), price_id, abs(input_tokens), abs(output_tokens), abs(cache_read_tokens), abs(cache_write_tokens),
-    abs(cache_write_1h_tokens), abs(web_searches),
-    input_pico, output_pico, cache_read_pico, cache_write_pico, cache_write_1h_pico, web_search_pico, catalog_version
-FROM usage_events
-WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN (0, 5) AND price_id <> 0;
+    date_trunc('hour', e.occurred_at, 'UTC') AS hour, e.occurred_at, e.feature_id, e.pool, e.period_start, e.model, e.service_tier,
+    e.margin_bps, e.amount, e.cost_nano, e.price_id, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_write_tokens,
+    e.cache_write_1h_tokens, e.web_searches, e.input_pico, e.output_pico, e.cache_read_pico, e.cache_write_pico,
+    e.cache_write_1h_pico, e.web_search_pico, e.catalog_version
+FROM usage_events AS e
+WHERE
+    e.customer_id = $1 AND e.occurred_at >= $2 AND e.occurred_at < $3 AND e.kind = 0 AND e.price_id <> 0
+    AND NOT EXISTS (
+        SELECT FROM usage_events AS v
+        WHERE v.customer_id = e.customer_id AND v.voids = e.seq || '-' || e.position AND v.partition = e.partition
+    );
 
 -- name: rerated_hours_of_customer
--- What earlier re-ratings took for usage of some hours; negative where they gave back.
-SELECT occurred_at AS hour, sum(amount) AS amount
+-- What earlier re-ratings took for usage of some hours, negative where they gave back, and in how many adjustments.
+SELECT occurred_at AS hour, sum(amount) AS amount, count(*) AS adjustments
 FROM usage_events
 WHERE customer_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 1 AND properties ? 'reratedHour'
 GROUP BY occurred_at;
+
+-- name: last_rerate_of_hour
+-- The prices that the last re-rating of a customer's hour used, and how far it had read the customer's log.
+SELECT properties ->> 'reratedPrices' AS prices, properties ->> 'reratedThrough' AS through
+FROM usage_events
+WHERE customer_id = $1 AND occurred_at = $2 AND kind = 1 AND properties ? 'reratedPrices'
+ORDER BY seq DESC, position DESC LIMIT 1;
+
+-- name: edition_of_period
+-- The plan of a subscription, and for a period of it that has begun its end and the last revision that was there at its beginning.
+SELECT s.plan_id, p.ends_at, p.feature_revision
+FROM subscriptions AS s
+LEFT JOIN billing_periods AS p ON p.subscription_id = s.id AND p.starts_at = $2
+WHERE s.id = $1;
 
 -- name: usage_by_identity
 -- The usage that was first counted under each of these identities since a time; one probe of the index an identity.
@@ -408,7 +278,7 @@ WHERE accepted_at >= $1 AND kind IN (0, 1, 2, 5);
 
 -- name: quarantined_since
 -- What is or was in quarantine and was accepted since a time.
-SELECT partition, position, payload, accepted_at FROM quarantine WHERE accepted_at >= $1 OR accepted_at IS NULL;
+SELECT partition, seq, position, payload, accepted_at FROM quarantine WHERE accepted_at >= $1 OR accepted_at IS NULL;
 
 -- name: freeze
 -- Notes that a customer's pools take nothing; a first reason stays.
