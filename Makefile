@@ -2,7 +2,8 @@
 #
 #   make demo     a tour of the product, about a minute     make check    linters, types, layers: under a minute
 #   make dev      run it on embedded stores                 make test     all tests, on real stores
-#   make bench    measure it                                make crash    kill it 200 times and count
+#   make bench    measure it                                make crash    kill it 1000 times and count
+#   make mutants  break it in each known way; a test must notice
 
 SHELL := /bin/sh
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -14,10 +15,10 @@ CHECKS := check-lint check-format check-types check-layers check-dependencies ch
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check bench crash schema format clean $(CHECKS)
+.PHONY: help setup demo dev test check bench crash mutants schema format clean $(CHECKS)
 
 help:
-	@sed -n '3,5s/^# *//p' Makefile
+	@sed -n '3,6s/^# *//p' Makefile
 
 setup: .venv/for-development
 
@@ -47,7 +48,10 @@ bench: .venv/for-development
 	$(BIN)/python -m benchmarks $(ARGS)
 
 crash: .venv/for-development
-	$(BIN)/python -m tests.crash --kills 200 --seed 1 $(ARGS)
+	$(BIN)/python -m tests.crash --kills 1000 --seed 1 $(ARGS)
+
+mutants: .venv/for-development
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 # All checks run side by side and all of them report, whichever fails first.
 check: .venv/for-development

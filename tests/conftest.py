@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tallybook.embedded.stores import Stores
 from tallybook.storage import postgres, redis
@@ -20,6 +21,10 @@ from tests.support import databases
 from tests.support.running import account, service
 
 __all__ = ["account", "service"]
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("tallybook", deadline=None)
+settings.load_profile("tallybook")
 
 _CLOSE_S_MAX = 20.0
 _numbers = itertools.count(1)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
@@ -11,12 +12,24 @@ import uvloop
 from tallybook.ai_models import actions as ai_models
 from tallybook.charge.lane import LaneLimits
 from tallybook.charge.till import Till, TillSettings
-from tallybook.core import errors
+from tallybook.core import errors, failpoints
 from tallybook.core.clock import real_clock
 from tallybook.entrypoints import logs, metrics
 from tallybook.entrypoints.http import server
-from tallybook.entrypoints.workers import books, catalog, clocks, delivery, periods, reconciling, repeats, rollup, upkeep, watch
-from tallybook.flows import claim, price_changes
+from tallybook.entrypoints.workers import (
+    books,
+    catalog,
+    clocks,
+    delivery,
+    periods,
+    reconciling,
+    repeats,
+    rollup,
+    upkeep,
+    watch,
+    webhooks,
+)
+from tallybook.flows import alerting, claim, price_changes
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.rollup import actions as rollups
@@ -30,6 +43,7 @@ _LOG = logging.getLogger(__name__)
 _HOUR_S = 3600
 _STORES_S_MAX = 60.0
 _AGAIN_S = 0.5
+_AWAY = frozenset({"database_unavailable", "till_unavailable"})
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +54,7 @@ async def services(settings: Settings, *, name: str, till_is_open: bool = True) 
     UnsafeStoreError for stores whose settings can lose what was acknowledged, Unavailable for a schema or till that is not this
     version's or installation's.
     """
-    built = await _when_stores_are_up(lambda: _build(settings, name, till_is_open=till_is_open))
+    built = await when_stores_are_up(lambda: _build(settings, name, till_is_open=till_is_open))
     try:
         yield built
         await built.till.drain()
@@ -48,7 +62,7 @@ async def services(settings: Settings, *, name: str, till_is_open: bool = True) 
         await _close(built.database, built.redis)
 
 
-async def _when_stores_are_up(build: Callable[[], Awaitable[Services]]) -> Services:
+async def when_stores_are_up(build: Callable[[], Awaitable[Services]]) -> Services:
     """Try until the stores answer, for a minute at most: they may be starting, or recovering, at the same time."""
     deadline = asyncio.get_running_loop().time() + _STORES_S_MAX
     while True:
@@ -58,6 +72,10 @@ async def _when_stores_are_up(build: Callable[[], Awaitable[Services]]) -> Servi
             if asyncio.get_running_loop().time() > deadline:
                 raise
             _LOG.warning("waiting for the stores: %s: %s", type(error).__name__, error)
+        except errors.Unavailable as error:
+            if error.code not in _AWAY or asyncio.get_running_loop().time() > deadline:
+                raise
+            _LOG.warning("waiting for the stores: %s", error)
         await asyncio.sleep(_AGAIN_S)
 
 
@@ -93,7 +111,7 @@ async def _installation(database: Pool, settings: Settings) -> Installation:
         if missing:
             raise errors.Unavailable("schema_outdated", f"The database lacks {', '.join(missing)}; run `tallybook migrate`.")
         made = await tenancy.install(connection, settings.partitions)
-        await price_changes.announce(connection, await ai_models.load_packaged(connection, real_clock()))
+        await ai_models.load_packaged(connection, real_clock, price_changes.announce)
     await rollups.prepare(database, made.partitions, real_clock())
     return made
 
@@ -145,6 +163,7 @@ async def _worker(settings: Settings, stop: asyncio.Event) -> None:
         tasks.create_task(repeats.run(built, stop))
         tasks.create_task(clocks.watch(built, stop, postgres_too=True))
         tasks.create_task(catalog.run(built, stop))
+        tasks.create_task(webhooks.run(built, stop))
 
 
 def _rollup(built: Services) -> rollup.Rollup:
@@ -155,6 +174,7 @@ def _rollup(built: Services) -> rollup.Rollup:
         built.settings.partitions,
         built.clock,
         lambda: built.till.epoch,
+        alerting.judge_with(built.clock),
         observe=lambda result: metrics.ROLLUP_LAG_SECONDS.set(result.lag_ms / 1000),
         observe_gap=lambda _gap: metrics.LOG_GAPS.inc(),
     )
@@ -162,6 +182,8 @@ def _rollup(built: Services) -> rollup.Rollup:
 
 def _run(main: Callable[[Settings, asyncio.Event], Coroutine[None, None, None]], settings: Settings) -> None:
     """Run a process's main coroutine on uvloop; SIGTERM and SIGINT set its stop event."""
+    if settings.failpoint:
+        failpoints.arm(settings.failpoint, lambda: _end_at(settings.failpoint))
 
     async def until_told_to_stop() -> None:
         stop = asyncio.Event()
@@ -171,3 +193,9 @@ def _run(main: Callable[[Settings, asyncio.Event], Coroutine[None, None, None]],
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_told_to_stop())
+
+
+def _end_at(failpoint: str) -> None:
+    """End like a process that is killed, and leave word of where."""
+    os.write(2, f"tallybook: failpoint {failpoint}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,12 @@
 """Settings of a process, read once from `TALLYBOOK_*` environment variables and passed down as one frozen value."""
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Final
+
+from tallybook.core import failpoints
 
 PREFIX: Final = "TALLYBOOK_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -55,9 +58,15 @@ class Settings:
     """How long the worker rests between two rounds of reconciliation; 0: it does none."""
     catalog_url: str = "https://ai-gateway.vercel.sh/v1/models"
     """Where the AI model catalog is synchronized from, daily; empty turns that off."""
+    webhook_key: str = dataclasses.field(default="", repr=False)
+    """Seals the signing secrets of webhook endpoints in the database; empty: they are stored as they are."""
+    webhook_allow_private: bool = False
+    """For development: webhooks may go to http:// and to private addresses."""
     drain_s: int = 20
     """How long a stopping process waits for requests in flight."""
     log_level: str = "info"
+    failpoint: str = ""
+    """For tests: the process kills itself when it reaches this place (`core.failpoints`) for the nth time: `name` or `name:nth`."""
 
     @property
     def retention_ms(self) -> int:
@@ -89,6 +98,7 @@ _BOUNDS: Final[Mapping[str, _Bounds]] = {
     "reconcile_every_s": _Bounds(0, 86_400),
     "drain_s": _Bounds(1, 3600),
 }
+_WEBHOOK_KEY_CHARACTERS_MIN: Final = 32
 _MAY_BE_EMPTY: Final = frozenset({"catalog_url"})
 """For any other field an empty variable is as good as none."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -136,7 +146,18 @@ def _consistent(settings: Settings) -> Settings:
 def _text(name: str, text: str) -> str:
     if name == "log_level" and text not in LOG_LEVELS:
         raise SettingsError(f"{PREFIX}LOG_LEVEL is {text!r}; it is one of {', '.join(LOG_LEVELS)}")
+    if name == "webhook_key" and len(text) < _WEBHOOK_KEY_CHARACTERS_MIN:
+        raise SettingsError(f"{PREFIX}WEBHOOK_KEY is too short; it has at least {_WEBHOOK_KEY_CHARACTERS_MIN} random characters")
+    if name == "failpoint":
+        _check_failpoint(text)
     return text
+
+
+def _check_failpoint(text: str) -> None:
+    try:
+        failpoints.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}FAILPOINT is {error}") from error
 
 
 def _integer(name: str, text: str) -> int:

@@ -38,7 +38,7 @@ async def running() -> AsyncGenerator[Field]:
         stores = Stores(folder / "data", postgres_settings={"shared_buffers": "64MB"})
         await asyncio.to_thread(stores.start)
         await migrate.migrate(stores.postgres.url)
-        opened = await asyncio.to_thread(field.open_field, folder, stores, apis=APIS, workers=1)
+        opened = await asyncio.to_thread(field.open_field, stores, apis=APIS, workers=1)
         try:
             for port in opened.ports:
                 while not await asyncio.to_thread(port.is_ready):  # noqa: ASYNC110 - it is another process
@@ -80,7 +80,7 @@ def _usd_per_token(pico: int) -> str:
 
 async def publish(database: Pool, path: Path, factor: int) -> SyncReport:
     path.write_bytes(gateway_list(factor))  # noqa: ASYNC240 - a small local file
-    report = await sync.sync_once(database, str(path), clock.real_clock(), announce=price_changes.announce)
+    report = await sync.sync_once(database, str(path), clock.real_clock, announce=price_changes.announce)
     assert report.status is SyncStatus.PUBLISHED, report
     return report
 
@@ -99,7 +99,7 @@ async def make_load(running: Field, database: Pool) -> Load:
         tenant_id, account = await setting.make_account(connection, service)
     with contextlib.closing(service):
         await asyncio.to_thread(setting.make_plans, account)
-        made = await asyncio.to_thread(setting.make_customers, account)
+        made = await asyncio.to_thread(setting.make_customers, account, 2)
     async with database.acquire() as connection:
         customers = await setting.customers(connection, tenant_id, made)
     return Load(tenant_id, account.key, running.urls, customers, random.Random(20_261_120))

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tallybook.entrypoints.http import resources, server
-from tallybook.entrypoints.http.routing import Call, Operation
+from tallybook.entrypoints.http.routing import Call, HotCall, Operation
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
 from tests.support import api
@@ -22,8 +22,13 @@ async def slow(_call: Call) -> None:
     await _gate.wait()
 
 
+async def quick(call: HotCall) -> dict[str, object]:
+    return {"sent": len(call.body)}
+
+
 class _Resource:
     OPERATIONS = (
+        Operation(method="POST", path="/quick", id="quick", summary="", permission="customer", handler=quick, hot=True),
         Operation(method="GET", path="/slow", id="slow", summary="", permission="customer", handler=slow),
         Operation(method="POST", path="/slow", id="slow-post", summary="", permission="customer", handler=slow, body_max=1000),
     )
@@ -151,3 +156,45 @@ async def test_a_process_that_is_stopping_is_not_ready(services: Services) -> No
         async with client.get("/readyz") as response:
             assert response.status == 503
             assert (await response.json())["checks"]["process"] == "draining"
+
+
+def quick_request(running: Running, *, path: str = "/quick", version: str = "1.1", more: str = "") -> bytes:
+    head = f"POST /api/v1{path} HTTP/{version}\r\nHost: x\r\nx-api-key: {running.account.key}\r\ncommet-version: 2026-08-27\r\n"
+    return f"{head}Content-Length: 2\r\n{more}\r\n{{}}".encode()
+
+
+async def test_a_connection_of_the_usage_path_serves_one_request_after_another_until_it_is_told_to_close(
+    running: Running,
+) -> None:
+    asked = quick_request(running) + quick_request(running) + quick_request(running, more="Connection: close\r\n")
+    answers = (await raw(running.port, asked)).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    heads, bodies = zip(*(answer.split(b"\r\n\r\n") for answer in answers), strict=True)
+    assert bodies == (b'{"sent":2}',) * 3
+    assert [b"Connection: close" in head for head in heads] == [False, False, True]
+    for head in heads:
+        named = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")}
+        assert named >= {b"content-type", b"content-length", b"date", b"server", b"x-request-id"}
+    assert len(set(heads)) == len(heads), "each answer has a request id of its own"
+
+
+async def test_an_older_protocol_is_told_whether_its_connection_stays(running: Running) -> None:
+    answer = await raw(running.port, quick_request(running, version="1.0"))
+    assert b"Connection: close" in answer
+    kept = await raw(
+        running.port,
+        quick_request(running, version="1.0", more="Connection: keep-alive\r\n") + quick_request(running, version="1.0"),
+    )
+    assert (kept.count(b'{"sent":2}'), kept.count(b"Connection: keep-alive")) == (2, 1)
+
+
+@pytest.mark.parametrize("path", ["/quick", "/quick?a=b", "/%71uick"])
+async def test_the_usage_path_answers_the_same_whether_or_not_the_router_was_asked(running: Running, path: str) -> None:
+    answer = await raw(running.port, quick_request(running, path=path, more="Connection: close\r\n"))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b'\r\n\r\n{"sent":2}')
+
+
+async def test_the_usage_path_asks_a_client_that_waits_to_be_asked(running: Running) -> None:
+    more = "Expect: 100-continue\r\nConnection: close\r\n"
+    answer = await raw(running.port, quick_request(running, more=more))
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")

@@ -33,7 +33,7 @@ def standing_still(monkeypatch: pytest.MonkeyPatch) -> Generator[set[int]]:
         return 0 if partition in still else await rolled_up_to(connection, partition)
 
     with monkeypatch.context() as patch:
-        patch.setattr(period, "CATCH_UP_S", 0.1)
+        patch.setattr(period, "CATCH_UP_S", 1.0)
         patch.setattr(period.invoice_store, "rolled_up_to", read)
         yield still
 

@@ -199,7 +199,7 @@ async def test_a_restarted_redis_is_not_charged_while_the_book_cannot_say_whethe
 
 
 async def test_another_installations_till_is_refused_and_its_log_is_set_aside_not_lost(services: Services) -> None:
-    """Fails when a foreign epoch is charged, or a rebuild drops or reads the log of another installation."""
+    """Fails when a foreign epoch is charged, or a rebuild takes the till from its owner unasked, or drops or reads its log."""
     await lost_tills.use(services.till, 1, "a", 100)
     await lost_tills.roll_up(services)
     await services.redis.execute_command("FLUSHALL")
@@ -209,10 +209,13 @@ async def test_another_installations_till_is_refused_and_its_log_is_set_aside_no
     assert "expected" in await refused(services.till)
     with pytest.raises(UnknownLogError):
         await lost_tills.roll_up(services)
-    made = await rebuild.rebuild(services)
+    with pytest.raises(errors.Conflict, match="TALLYBOOK_REDIS_URL"):
+        await rebuild.rebuild(services)
+    assert (await lost_tills.use(foreign, 1, "foreign 5", 10)).left == 940
+    made = await rebuild.rebuild(services, force=True)
     assert (made.found, made.drained, made.aside) == (Found.FOREIGN, 0, 1)
     [aside] = await services.redis.execute_command("KEYS", "*:aside:*:log")
-    assert await services.redis.execute_command("XLEN", aside) == 5
+    assert await services.redis.execute_command("XLEN", aside) == 6
     assert await services.database.fetchval("SELECT count(*) FROM usage_events") == 1
     assert (await lost_tills.use(services.till, 1, "b", 100)).left == 800
     with pytest.raises(errors.Unavailable):

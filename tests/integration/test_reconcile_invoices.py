@@ -17,6 +17,7 @@ INSERT INTO organizations (id, name) VALUES ('org_1', 'One');
 INSERT INTO tenants (organization_id, livemode) VALUES ('org_1', true);
 INSERT INTO customers (tenant_id, public_id, email, created_at, updated_at)
 SELECT id, 'cus_1', 'a@b.c', now(), now() FROM tenants;
+INSERT INTO invoice_counters (organization_id, livemode, next_number) VALUES ('org_1', true, 2);
 INSERT INTO invoices (
     tenant_id, public_id, number, customer_id, billed_at, type, status, total_cents, period_start, period_end, issued_at, due_at,
     created_at, updated_at
@@ -82,6 +83,8 @@ _TAMPERED = [
     ),
     ("DELETE FROM invoice_lines WHERE position = 1", "feature overage of closed periods = invoiced + waived (nano-units)"),
     ("DELETE FROM overage_decisions", "feature overage of closed periods = invoiced + waived (nano-units)"),
+    ("TRUNCATE invoices CASCADE", "invoice numbers given = invoices"),
+    ("UPDATE invoice_counters SET next_number = 3", "invoice numbers given = invoices"),
     (_BILL_IT_TWICE, "balance overage = invoiced + open (nano-USD)"),
 ]
 

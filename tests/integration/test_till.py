@@ -143,6 +143,32 @@ async def test_amounts_stay_exact_where_doubles_do_not(till: Till, edge: int) ->
     assert (await one(till, charge(1, "c", 1, opening=edge))).outcome is Outcome.REFUSED
 
 
+async def test_small_amounts_are_taken_exactly_from_a_pool_that_doubles_cannot_hold(till: Till, client: Redis) -> None:
+    opening = 2**53 + 4
+    assert [(await one(till, charge(1, name, 1, opening=opening))).left for name in "abc"] == [
+        opening - 1,
+        opening - 2,
+        opening - 3,
+    ]
+    receipts = await till.charge([charge(1, name, 1, opening=opening) for name in "defgh"])
+    assert [receipt.left for receipt in receipts] == [opening - taken for taken in range(4, 9)]
+    logged = [int(applied.left) for entry in await entries(client, 1) for applied in entry.applied]
+    assert logged == [opening - taken for taken in range(1, 9)]
+
+
+async def test_charges_of_one_call_are_settled_and_logged_in_the_order_they_came(till: Till, client: Redis) -> None:
+    """Fails when charges are sorted by what they have in common, or one kind of them overtakes another."""
+    await one(till, charge(1, "open", 0, opening=100))
+    asked = [("a", 60, 100), ("b", 10**15, 100), ("c", 50, 100), ("d", 40, 100), ("e", 5, 110), ("f", 6, 110), ("g", 5, 110)]
+    receipts = await till.charge([charge(1, name, amount, opening=opening) for name, amount, opening in asked])
+    assert [(receipt.outcome, receipt.left) for receipt in receipts] == [
+        *((Outcome.ACCEPTED, 40), (Outcome.REFUSED, 40), (Outcome.REFUSED, 40), (Outcome.ACCEPTED, 0)),
+        *((Outcome.ACCEPTED, 5), (Outcome.REFUSED, 5), (Outcome.ACCEPTED, 0)),
+    ]
+    found = [(applied.record.event_id, applied.left) for applied in (await entries(client, 1))[-1].applied]
+    assert found == [("a", "40"), ("d", "0"), ("e", "5"), ("g", "0")]
+
+
 async def test_a_pool_never_leaves_the_range_in_which_it_is_exact(till: Till) -> None:
     most = 4 * 10**18
     await one(till, charge(1, "a", most, opening=0, blocks=False))

@@ -123,8 +123,45 @@ CREATE TABLE public.ai_price_overrides (
     price jsonb NOT NULL,
     effective_from timestamp with time zone NOT NULL,
     effective_to timestamp with time zone,
+    reaches_back boolean NOT NULL,
     created_at timestamp with time zone NOT NULL,
     CONSTRAINT ai_price_overrides_check CHECK ((effective_to >= effective_from))
+);
+
+CREATE TABLE public.alert_crossings (
+    alert_id bigint NOT NULL,
+    customer_id bigint NOT NULL,
+    scope text NOT NULL,
+    tenant_id integer NOT NULL,
+    crossed_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.alerts (
+    id bigint NOT NULL,
+    tenant_id integer NOT NULL,
+    public_id text NOT NULL,
+    name text NOT NULL,
+    metric text NOT NULL,
+    unit text NOT NULL,
+    threshold_nano bigint NOT NULL,
+    customer_id bigint,
+    feature_id integer,
+    is_active boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT alerts_check CHECK (((metric = 'usage'::text) = (feature_id IS NOT NULL))),
+    CONSTRAINT alerts_metric_check CHECK ((metric = ANY (ARRAY['balance'::text, 'spend'::text, 'usage'::text]))),
+    CONSTRAINT alerts_threshold_nano_check CHECK ((threshold_nano >= 0)),
+    CONSTRAINT alerts_unit_check CHECK ((unit = ANY (ARRAY['amount'::text, 'credits'::text, 'units'::text, 'percent'::text])))
+);
+
+ALTER TABLE public.alerts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.alerts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.api_keys (
@@ -465,6 +502,16 @@ CREATE TABLE public.pool_ledger (
     CONSTRAINT pool_ledger_kind_check CHECK ((kind = ANY (ARRAY['opening'::text, 'charge'::text, 'void'::text, 'adjustment'::text, 'expiry'::text])))
 );
 
+CREATE TABLE public.pool_watches (
+    customer_id bigint NOT NULL,
+    pool text NOT NULL,
+    tenant_id integer NOT NULL,
+    adjusted numeric(38,0) NOT NULL,
+    refilled_to numeric(38,0),
+    told_low boolean NOT NULL,
+    told_depleted boolean NOT NULL
+);
+
 CREATE TABLE public.quarantine (
     id bigint NOT NULL,
     partition smallint NOT NULL,
@@ -648,6 +695,72 @@ CREATE TABLE public.usage_sweeps (
     CONSTRAINT usage_sweeps_singleton_check CHECK (singleton)
 );
 
+CREATE TABLE public.web_sessions (
+    digest bytea NOT NULL,
+    key_id text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT web_sessions_digest_check CHECK ((length(digest) = 32))
+);
+
+CREATE TABLE public.webhook_deliveries (
+    id bigint NOT NULL,
+    tenant_id integer NOT NULL,
+    public_id text NOT NULL,
+    endpoint_id bigint NOT NULL,
+    outbox_id bigint,
+    event_id text NOT NULL,
+    topic text NOT NULL,
+    emitted_at timestamp with time zone NOT NULL,
+    body text NOT NULL,
+    state text NOT NULL,
+    attempts smallint DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone,
+    attempted_at timestamp with time zone,
+    response_status smallint,
+    error text,
+    created_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT webhook_deliveries_check CHECK (((state = 'pending'::text) = (finished_at IS NULL))),
+    CONSTRAINT webhook_deliveries_check1 CHECK (((state = 'pending'::text) = (next_attempt_at IS NOT NULL))),
+    CONSTRAINT webhook_deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'failed'::text])))
+);
+
+ALTER TABLE public.webhook_deliveries ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_deliveries_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.webhook_endpoints (
+    id bigint NOT NULL,
+    tenant_id integer NOT NULL,
+    public_id text NOT NULL,
+    url text NOT NULL,
+    events text[] NOT NULL,
+    description text,
+    api_version text,
+    secret bytea NOT NULL,
+    secret_sealed boolean NOT NULL,
+    is_active boolean DEFAULT true NOT NULL,
+    disabled_reason text,
+    failures smallint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE public.webhook_endpoints ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_endpoints_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE ONLY public.ai_catalog_version
     ADD CONSTRAINT ai_catalog_version_pkey PRIMARY KEY (singleton);
 
@@ -677,6 +790,15 @@ ALTER TABLE ONLY public.ai_models
 
 ALTER TABLE ONLY public.ai_price_overrides
     ADD CONSTRAINT ai_price_overrides_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.alert_crossings
+    ADD CONSTRAINT alert_crossings_pkey PRIMARY KEY (alert_id, customer_id, scope);
+
+ALTER TABLE ONLY public.alerts
+    ADD CONSTRAINT alerts_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.alerts
+    ADD CONSTRAINT alerts_public_id_key UNIQUE (public_id);
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
@@ -765,6 +887,9 @@ ALTER TABLE ONLY public.pool_balances
 ALTER TABLE ONLY public.pool_ledger
     ADD CONSTRAINT pool_ledger_pkey PRIMARY KEY (customer_id, pool, hour, kind);
 
+ALTER TABLE ONLY public.pool_watches
+    ADD CONSTRAINT pool_watches_pkey PRIMARY KEY (customer_id, pool);
+
 ALTER TABLE ONLY public.quarantine
     ADD CONSTRAINT quarantine_pkey PRIMARY KEY (id);
 
@@ -795,9 +920,31 @@ ALTER TABLE ONLY public.usage_hourly
 ALTER TABLE ONLY public.usage_sweeps
     ADD CONSTRAINT usage_sweeps_pkey PRIMARY KEY (singleton);
 
+ALTER TABLE ONLY public.web_sessions
+    ADD CONSTRAINT web_sessions_pkey PRIMARY KEY (digest);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_endpoint_id_outbox_id_key UNIQUE (endpoint_id, outbox_id);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_public_id_key UNIQUE (public_id);
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_public_id_key UNIQUE (public_id);
+
 CREATE INDEX ai_model_changes_by_time ON public.ai_model_changes USING btree (changed_at, id);
 
 CREATE INDEX ai_price_overrides_by_tenant ON public.ai_price_overrides USING btree (tenant_id, id);
+
+CREATE INDEX alert_crossings_by_age ON public.alert_crossings USING btree (crossed_at);
+
+CREATE INDEX alerts_by_tenant ON public.alerts USING btree (tenant_id, id);
 
 CREATE INDEX api_keys_by_tenant ON public.api_keys USING btree (tenant_id, created_at);
 
@@ -833,6 +980,8 @@ CREATE INDEX plan_prices_by_plan ON public.plan_prices USING btree (plan_id, id)
 
 CREATE UNIQUE INDEX plans_by_code ON public.plans USING btree (tenant_id, code) WHERE (deleted_at IS NULL);
 
+CREATE INDEX pool_balances_open ON public.pool_balances USING btree (customer_id) WHERE (NOT closed);
+
 CREATE INDEX subscriptions_by_customer ON public.subscriptions USING btree (customer_id, id);
 
 CREATE INDEX subscriptions_by_tenant ON public.subscriptions USING btree (tenant_id, id);
@@ -859,6 +1008,16 @@ CREATE INDEX usage_hourly_by_customer ON public.usage_hourly USING btree (custom
 
 CREATE INDEX usage_hourly_by_time ON public.usage_hourly USING brin (hour);
 
+CREATE INDEX web_sessions_by_key ON public.web_sessions USING btree (key_id, created_at);
+
+CREATE INDEX webhook_deliveries_by_age ON public.webhook_deliveries USING btree (finished_at);
+
+CREATE INDEX webhook_deliveries_by_endpoint ON public.webhook_deliveries USING btree (endpoint_id, id);
+
+CREATE INDEX webhook_deliveries_waiting ON public.webhook_deliveries USING btree (endpoint_id, id) WHERE (state = 'pending'::text);
+
+CREATE INDEX webhook_endpoints_by_tenant ON public.webhook_endpoints USING btree (tenant_id, id);
+
 CREATE TRIGGER ai_model_prices_are_never_edited BEFORE DELETE OR UPDATE ON public.ai_model_prices FOR EACH ROW EXECUTE FUNCTION public.ai_model_prices_are_never_edited();
 
 ALTER TABLE ONLY public.ai_model_aliases
@@ -875,6 +1034,21 @@ ALTER TABLE ONLY public.ai_model_prices
 
 ALTER TABLE ONLY public.ai_price_overrides
     ADD CONSTRAINT ai_price_overrides_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
+ALTER TABLE ONLY public.alert_crossings
+    ADD CONSTRAINT alert_crossings_alert_id_fkey FOREIGN KEY (alert_id) REFERENCES public.alerts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.alert_crossings
+    ADD CONSTRAINT alert_crossings_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
+ALTER TABLE ONLY public.alerts
+    ADD CONSTRAINT alerts_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.customers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.alerts
+    ADD CONSTRAINT alerts_feature_id_fkey FOREIGN KEY (feature_id) REFERENCES public.features(id);
+
+ALTER TABLE ONLY public.alerts
+    ADD CONSTRAINT alerts_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
@@ -939,6 +1113,9 @@ ALTER TABLE ONLY public.plan_prices
 ALTER TABLE ONLY public.plans
     ADD CONSTRAINT plans_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
 
+ALTER TABLE ONLY public.pool_watches
+    ADD CONSTRAINT pool_watches_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
 ALTER TABLE ONLY public.subscriptions
     ADD CONSTRAINT subscriptions_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.customers(id);
 
@@ -959,3 +1136,15 @@ ALTER TABLE ONLY public.terms_bumps
 
 ALTER TABLE ONLY public.test_clock_runs
     ADD CONSTRAINT test_clock_runs_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
+ALTER TABLE ONLY public.web_sessions
+    ADD CONSTRAINT web_sessions_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.api_keys(id);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES public.webhook_endpoints(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);

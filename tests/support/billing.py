@@ -10,7 +10,7 @@ from typing import Any
 
 from tallybook.core.clock import real_clock
 from tallybook.core.tenant import Tenant
-from tallybook.flows import period, terms, test_clock
+from tallybook.flows import alerting, period, terms, test_clock
 from tallybook.flows.services import Services
 from tallybook.flows.terms_cache import TermsCache
 from tallybook.rollup import actions as rollup
@@ -185,12 +185,13 @@ def line(invoice: Json, line_type: str) -> Json:
 async def rolling(services: Services) -> AsyncGenerator[None]:
     """The rollup at work in the background; like the worker it waits for stores that are away."""
     stop = asyncio.Event()
+    alerts = alerting.judge_with(services.clock)
 
     async def work() -> None:
         while not stop.is_set():
             with contextlib.suppress(*_AWAY):
                 partitions = range(services.settings.partitions)
-                await rollup.roll_up(services.database, services.redis, partitions, services.clock(), services.till.epoch)
+                await rollup.roll_up(services.database, services.redis, partitions, services.clock(), services.till.epoch, alerts)
             await asyncio.sleep(0.01)
 
     await rollup_store.ensure_offsets(services.database, services.settings.partitions)

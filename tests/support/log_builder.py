@@ -45,7 +45,7 @@ def entry(items: Sequence[Item | Record], openings: Sequence[OpeningItem] = (), 
     """The bytes of one entry; a bare record has no outcome."""
     applied = [item if isinstance(item, tuple) else (item, "") for item in items]
     opened = [(str(tenant), str(customer), pool, old, new) for tenant, customer, pool, old, new in openings]
-    return msgspec.msgpack.encode((usage_log.VERSION, accepted_at_ms, applied, opened))
+    return msgspec.msgpack.encode((usage_log.PLAIN, accepted_at_ms, applied, opened))
 
 
 def raw(seq: int, items: Sequence[Item | Record], openings: Sequence[OpeningItem] = (), *, partition: int = 0) -> RawEntry:

@@ -30,6 +30,13 @@ API_PROCESSES = 2
 @pytest.fixture(scope="session")
 def service() -> Generator[Service]:
     """Two API processes and a worker on stores of their own; stopped in order at the end."""
+    with started() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def started() -> Generator[Service]:
+    """The same, for as long as it is used."""
     with tempfile.TemporaryDirectory(prefix="tallybook-acceptance-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -41,6 +48,7 @@ def service() -> Generator[Service]:
                 workers=API_PROCESSES,
                 log_level="warning",
                 catalog_url="",
+                webhook_allow_private=True,
             )
             crew = Crew(lambda _message: None)
             port = SharedPort("127.0.0.1", 0)

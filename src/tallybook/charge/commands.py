@@ -1,23 +1,26 @@
 """What one request asks of the till, and what the till answers. Plain values; the script in `charge.lua` gives them meaning."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# msgpack carries no types; `pack` and `unpack` below are the only users.
+# msgpack carries no types; `unpack` below is its only user.
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import cast
+from itertools import chain, groupby, islice
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 import msgpack
 import msgspec
 
-from tallybook.core import usage_log
+from tallybook.charge import identities
+from tallybook.charge.identities import NO_KEY
+from tallybook.core import packed_log, usage_log
 
 FINGERPRINT_BYTES = usage_log.PAYLOAD_BYTES
 IDEMPOTENCY_BYTES = usage_log.IDEMPOTENCY_BYTES
 _HEAD_BYTES = FINGERPRINT_BYTES + IDEMPOTENCY_BYTES
-_TIME_BYTES = 6
-_NO_KEY = bytes(IDEMPOTENCY_BYTES)
 
 
 class Outcome(IntEnum):
@@ -76,81 +79,150 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Why a customer is frozen; it names the pool."""
 
 
-def pack(charges: Sequence[Charge]) -> bytes:
-    """The script argument for the charges of one partition. Bytes travel as MessagePack text: the script's decoder knows no binary."""
-    return cast("bytes", msgpack.packb([_arguments(charge) for charge in charges], use_bin_type=False))
+def pack(charges: Sequence[Charge]) -> tuple[bytes, bytes]:
+    """The script's arguments for the charges of one partition: runs of what they have in common but for the amounts, and their records.
+
+    They keep their order: of two charges in one call, the first may make the other one stale, or leave it nothing.
+    """
+    records, terms = list(map(_values, [charge.record for charge in charges])), list(map(_values, charges))
+    commons = [
+        (*of_record, *of_terms) for of_record, of_terms in zip(map(_of_record, records), map(_of_terms, terms), strict=True)
+    ]
+    runs = [(common, len(list(run))) for common, run in groupby(commons)]
+    heads = [_heads.get(common) or _head_of(common) for common, _ in runs]
+    counts = [count for _, count in runs]
+    amounts = [values[_AMOUNT] for values in terms]
+    words = struct.pack(f">I{len(amounts)}q", len(amounts), *amounts) + _in_words(heads, counts, amounts)
+    return words, packed_log.pack(records, [head.account for head in heads], counts)
 
 
-def _arguments(charge: Charge) -> tuple[object, ...]:
-    record = charge.record
-    arguments = (
-        record.kind,
-        str(record.tenant_id),
-        str(record.customer_id),
-        charge.tenant_version,
-        charge.customer_version,
-        record.digest,
-        record.fingerprint,
-        record.pool,
-        str(charge.opening),
-        str(charge.amount),
-        1 if charge.blocks else 0,
-        charge.spare_pool,
-        usage_log.encode_record(record),
-    )
-    return (*arguments, str(charge.for_spare)) if record.kind == usage_log.Kind.VOID else arguments
+def _in_words(heads: Sequence["_Head"], counts: Sequence[int], amounts: Sequence[int]) -> bytes:
+    """The runs, which say amounts again, in text, when some are too large for the script's numbers."""
+    if max(amounts) > _AMOUNT_MAX or min(amounts) < -_AMOUNT_MAX:
+        texts = (_short(str(amount)) for amount in amounts)
+        pieces = [
+            (count.to_bytes(2, "big"), head.words, b"\1", *islice(texts, count))
+            for head, count in zip(heads, counts, strict=True)
+        ]
+    else:
+        pieces = [(count.to_bytes(2, "big"), head.words, b"\0") for head, count in zip(heads, counts, strict=True)]
+    return b"".join(chain.from_iterable(pieces))
 
 
-def unpack(reply: bytes) -> list[list[object]]:
-    """The script's reply: for each partition its sequence, its time and one result a charge."""
-    return cast("list[list[object]]", msgpack.unpackb(reply, raw=True))
+_Common = tuple[Any, ...]
+_values = msgspec.structs.astuple
+_AMOUNT = 2
+_AMOUNT_MAX = 2**47 - 1
+"""Up to here the script takes amounts as numbers."""
+_RECORD_FIELDS = ("customer_id", "tenant_id", "pool", "kind", "feature_id", "period_start_s")
+_CHARGE_FIELDS = ("tenant_version", "customer_version", "blocks", "opening", "spare_pool", "for_spare")
+_of_record = itemgetter(*map(usage_log.Record.__struct_fields__.index, _RECORD_FIELDS))
+_of_terms = itemgetter(*map(Charge.__struct_fields__.index, _CHARGE_FIELDS))
+_HEADS_MAX = 50_000
 
 
-def receipt(charge: Charge, result: Sequence[object], accepted_at_ms: int) -> Receipt:
-    """Read one result of the script."""
-    outcome = Outcome(_integer(result[0]))
+class _Head(NamedTuple):
+    """What a run says after its count, and the account of its records in the log."""
+
+    words: bytes
+    account: packed_log.Account
+
+
+_heads: dict[_Common, _Head] = {}
+"""Customers come again and again; it is emptied when it has `_HEADS_MAX`."""
+
+
+def _head_of(common: _Common) -> _Head:
+    if len(_heads) >= _HEADS_MAX:
+        _heads.clear()
+    head = _heads[common] = _make_head(common)
+    return head
+
+
+def _make_head(common: _Common) -> _Head:
+    customer_id, tenant_id, pool, kind, feature_id, period_start_s, *terms = common
+    tenant_version, customer_version, blocks, opening, spare_pool, for_spare = terms
+    fixed = struct.pack(">BB", kind, blocks) + tenant_version.to_bytes(6, "big")
+    texts = [str(customer_version), str(customer_id), str(tenant_id), pool, str(opening), spare_pool, str(for_spare)]
+    account = packed_log.account(tenant_id, customer_id, feature_id, period_start_s, pool)
+    return _Head(fixed + b"".join(map(_short, texts)), account)
+
+
+def _short(text: str) -> bytes:
+    """Text that begins with its length."""
+    encoded = text.encode()
+    return bytes((len(encoded),)) + encoded
+
+
+Answer = tuple[int, int, bytes, list[tuple[int, bytes, bytes, bytes]], list[list[int | bytes]]]
+"""Of one partition: its sequence or 0, its time in ms, what is left after each accepted charge, those of them whose outcome or rest is
+not as usual (number, outcome, spare rest, rest in text), and the charges that were not accepted (place, status, more)."""
+
+
+def unpack(reply: bytes) -> list[Answer]:
+    """The script's reply, partition by partition."""
+    return cast("list[Answer]", msgpack.unpackb(reply, raw=True))
+
+
+def receipts(charges: Sequence[Charge], answer: Answer) -> list[Receipt]:
+    """What the answer says of each charge, in the order they were sent."""
+    _sequence, now_ms, lefts, beside, others = answer
+    not_accepted = {int(other[0]): other for other in others}
+    accepted = [charge for place, charge in enumerate(charges) if place not in not_accepted] if others else charges
+    left = struct.unpack(f">{len(accepted)}q", lefts)
+    found = [Receipt(_ACCEPTED, charge.amount, rest, 0, 0, now_ms) for charge, rest in zip(accepted, left, strict=True)]
+    for number, outcome, spare_left, text in beside:
+        found[number] = Receipt(_ACCEPTED, found[number].amount, _amount(text), _amount(spare_left), _amount(outcome), now_ms)
+    if not others:
+        return found
+    rest = iter(found)
+    return [
+        _other(charge, not_accepted[place], now_ms) if place in not_accepted else next(rest)
+        for place, charge in enumerate(charges)
+    ]
+
+
+_ACCEPTED = Outcome.ACCEPTED
+
+
+def _other(charge: Charge, answer: Sequence[int | bytes], now_ms: int) -> Receipt:
+    """Of a charge that was not accepted, or changed nothing."""
+    outcome, more = Outcome(int(answer[1])), [word for word in answer[2:] if isinstance(word, bytes)]
     if outcome in (Outcome.DUPLICATE, Outcome.CONFLICT):
-        return _original(outcome, charge, _raw(result[1]))
+        original = identities.read(more[0])
+        same_request = original.key == charge.record.fingerprint[FINGERPRINT_BYTES:] != NO_KEY
+        return Receipt(
+            outcome,
+            original.amount,
+            original.left,
+            original.spare_left,
+            original.found,
+            original.accepted_at_ms,
+            same_request,
+        )
     if outcome is Outcome.FROZEN:
-        return Receipt(outcome, charge.amount, reason=_raw(result[1]).decode())
-    if len(result) == 1:
+        return Receipt(outcome, charge.amount, reason=more[0].decode())
+    if not more:
         return Receipt(outcome, charge.amount)
-    left, spare_left, found = (_amount(_raw(text)) for text in result[1:])
-    return Receipt(outcome, charge.amount, left, spare_left, found, accepted_at_ms)
-
-
-def _original(outcome: Outcome, charge: Charge, remembered: bytes) -> Receipt:
-    same_request = is_same_request(remembered, charge.record.fingerprint)
-    accepted_at_ms = int.from_bytes(remembered[_HEAD_BYTES : _HEAD_BYTES + _TIME_BYTES], "big")
-    amount, left, spare_left, found = (_amount(text) for text in remembered[_HEAD_BYTES + _TIME_BYTES :].split(b","))
-    return Receipt(outcome, amount, left, spare_left, found, accepted_at_ms, same_request)
+    left, spare_left = map(_amount, more)
+    return Receipt(outcome, charge.amount, left, spare_left, 0, now_ms)
 
 
 def fingerprint(content: str) -> bytes:
     """A record's fingerprint from a text that says all about its payload, without an idempotency key."""
-    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest() + _NO_KEY
+    return hashlib.blake2b(content.encode(), digest_size=FINGERPRINT_BYTES).digest() + NO_KEY
 
 
 def idempotency_hash(key: str | None) -> bytes:
     """What of a request's Idempotency-Key is kept with an identity; zeros without one."""
-    return _NO_KEY if key is None else hashlib.blake2b(key.encode(), digest_size=IDEMPOTENCY_BYTES).digest()
+    return NO_KEY if key is None else hashlib.blake2b(key.encode(), digest_size=IDEMPOTENCY_BYTES).digest()
 
 
 def is_same_request(remembered: bytes, now: bytes) -> bool:
     """Whether two fingerprints came with the same idempotency key. Either may be followed by something else."""
     key = slice(FINGERPRINT_BYTES, _HEAD_BYTES)
-    return remembered[key] == now[key] != _NO_KEY
+    return remembered[key] == now[key] != NO_KEY
 
 
 def _amount(text: bytes) -> int:
     return int(text or b"0")
-
-
-def _integer(value: object) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _raw(value: object) -> bytes:
-    assert isinstance(value, bytes)
-    return value

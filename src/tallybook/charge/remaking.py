@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tallybook.charge import identities
+from tallybook.charge.identities import Original
 from tallybook.core import partitions
+from tallybook.core.usage_log import PAYLOAD_BYTES
 from tallybook.storage import redis
 from tallybook.storage.redis import Redis, Word
 
@@ -160,12 +162,9 @@ class Remaking:
             if own < generation - 1 or own > generation:
                 continue
             bucket, field = identities.place_of(one.digest)
-            entry = (
-                one.fingerprint
-                + one.accepted_at_ms.to_bytes(6, "big")
-                + b"%d,%d,%d,%d" % (one.amount, one.left, one.spare_left, one.found)
-            )
-            buckets[identities.key(one.partition, own, bucket)] += [field, entry]
+            payload, request = one.fingerprint[:PAYLOAD_BYTES], one.fingerprint[PAYLOAD_BYTES:]
+            original = Original(request, one.accepted_at_ms, one.amount, one.left, one.spare_left, one.found)
+            buckets[identities.key(one.partition, own, bucket)] += [field, identities.write(payload, original)]
             written += 1
         await self._send([("HSET", key, *words) for key, words in buckets.items()])
         return written

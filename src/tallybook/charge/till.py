@@ -2,16 +2,16 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import cast
 
 from tallybook.charge import commands, fence, identities
-from tallybook.charge.commands import Charge, Outcome, Receipt
+from tallybook.charge.commands import Answer, Charge, Outcome, Receipt
 from tallybook.charge.fence import AskBook, Claim, Fence
 from tallybook.charge.lane import Lane, LaneLimits
-from tallybook.core import partitions, usage_log
+from tallybook.core import failpoints, partitions, usage_log
 from tallybook.storage import redis
 
 _SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
@@ -101,10 +101,8 @@ class Till:
     async def tick(self, partition: int) -> int:
         """Append an entry that changes nothing. Returns its sequence: what was accepted before has a lower one."""
         record = usage_log.Record(usage_log.Kind.TICK, 0, 0, b"", "", 0)
-        reply = await self._call({partition: [Charge(partition, record, 0)]})
-        sequence = reply[0][0]
-        assert isinstance(sequence, int)
-        return sequence
+        answers = await self._call({partition: commands.pack([Charge(partition, record, 0)])}, 1)
+        return answers[0][0]
 
     async def bump_terms(self, tenant_id: int, customer_id: int | None, version: int) -> None:
         """Tell the till that older terms are stale, for one customer or (None) for all of a tenant. Never lowers a version."""
@@ -210,43 +208,42 @@ class Till:
                 return
 
     async def _send(self, charges: Sequence[Charge]) -> list[Receipt]:
-        by_partition: dict[int, list[Charge]] = {}
-        places: dict[int, list[int]] = {}
+        by_partition: dict[int, list[int]] = {}
         for place, charge in enumerate(charges):
-            by_partition.setdefault(charge.partition, []).append(charge)
-            places.setdefault(charge.partition, []).append(place)
-        reply = await self._call(by_partition)
+            by_partition.setdefault(charge.partition, []).append(place)
+        packed = {number: commands.pack([charges[place] for place in places]) for number, places in by_partition.items()}
+        answers = await self._call(packed, len(charges))
         receipts: list[Receipt | None] = [None] * len(charges)
-        for partition, (_sequence, accepted_at_ms, *results) in zip(by_partition, reply, strict=True):
-            assert isinstance(accepted_at_ms, int)
-            for place, result in zip(places[partition], results, strict=True):
-                receipts[place] = commands.receipt(charges[place], cast("list[object]", result), accepted_at_ms)
-        return [receipt for receipt in receipts if receipt is not None]
+        for places, answer in zip(by_partition.values(), answers, strict=True):
+            for place, receipt in zip(places, commands.receipts([charges[place] for place in places], answer), strict=True):
+                receipts[place] = receipt
+        return cast("list[Receipt]", receipts)
 
-    async def _call(self, by_partition: Mapping[int, Sequence[Charge]]) -> list[list[object]]:
-        arguments = [commands.pack(charges) for charges in by_partition.values()]
+    async def _call(self, packed: Mapping[int, tuple[bytes, bytes]], count: int) -> list[Answer]:
         started = time.perf_counter()
         try:
-            results = await self._charge_partitions(by_partition, arguments)
+            answers = await self._charge_partitions(packed)
         except redis.RedisError as error:
             await self._fence.resolve(error)
-            results = await self._charge_again(by_partition, arguments)
-        self._observe(sum(map(len, by_partition.values())), time.perf_counter() - started)
-        return results
+            answers = await self._charge_again(packed)
+        self._observe(count, time.perf_counter() - started)
+        return answers
 
-    async def _charge_partitions(self, of: Collection[int], arguments: Sequence[bytes]) -> list[list[object]]:
-        epoch = self.epoch
-        keys = [partitions.prefix(partition) for partition in of]
-        told = [self._fence.told[partition] for partition in of]
-        results = commands.unpack(await self._evaluate(len(keys), *keys, epoch, self.hot_window_s, *arguments, *told))
-        for partition, result in zip(of, results, strict=True):
-            self._fence.note(epoch, partition, cast("int", result[0]))
-        return results
+    async def _charge_partitions(self, packed: Mapping[int, tuple[bytes, bytes]]) -> list[Answer]:
+        epoch, told = self.epoch, self._fence.told
+        keys = [partitions.prefix(number) for number in packed]
+        words = [word for number, arguments in packed.items() for word in (*arguments, told[number])]
+        failpoints.reach("charge.before_script")
+        answers = commands.unpack(await self._evaluate(len(keys), *keys, epoch, self.hot_window_s, *words))
+        failpoints.reach("charge.after_script")
+        for number, answer in zip(packed, answers, strict=True):
+            self._fence.note(epoch, number, answer[0])
+        return answers
 
-    async def _charge_again(self, of: Collection[int], arguments: Sequence[bytes]) -> list[list[object]]:
+    async def _charge_again(self, packed: Mapping[int, tuple[bytes, bytes]]) -> list[Answer]:
         """After a refusal that was resolved: the script has written nothing, and now knows us."""
         try:
-            return await self._charge_partitions(of, arguments)
+            return await self._charge_partitions(packed)
         except redis.RedisError as error:
             raise fence.unanswered(error) from error
 

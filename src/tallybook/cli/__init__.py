@@ -64,6 +64,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("report", "usage, AI costs, revenue and margin as tables and files; a month's close", "tallybook.cli.report"),
     Command("migrate", "bring the database to this version's schema", "tallybook.cli.migrate"),
     Command("rebuild", "make the till anew from the book, after Redis was lost", "tallybook.cli.rebuild"),
+    Command("webhooks", "list webhook endpoints, test one, see its deliveries", "tallybook.cli.webhooks"),
     Command("pools", "see and thaw customers that are frozen because their pools did not reconcile", "tallybook.cli.pools"),
     Command("quarantine", "see, retry or drop what could not be applied to the book", "tallybook.cli.quarantine"),
     Command("reconcile", "compare events, totals, pools, till and invoices, to the unit", "tallybook.cli.reconcile"),

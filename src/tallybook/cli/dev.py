@@ -72,7 +72,9 @@ def started(data: Path, given: Settings, crew: Crew, *, postgres_user: str | Non
             serve.log(f"stopped what an earlier start left behind: {', '.join(stores.left_behind)}")
         key = asyncio.run(_prepare(stores))
         metrics_files.prepare(stores.data / "metrics")
-        settings = dataclasses.replace(given, postgres_url=stores.postgres.url, redis_url=stores.redis.url)
+        settings = dataclasses.replace(
+            given, postgres_url=stores.postgres.url, redis_url=stores.redis.url, webhook_allow_private=True
+        )
         try:
             crew.adopt("postgres", stores.postgres.child, stores.postgres.start)
             crew.adopt("redis", stores.redis.child, stores.redis.start)

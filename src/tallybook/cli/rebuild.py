@@ -15,7 +15,7 @@ from tallybook.flows.reconcile import Report
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "--force", action="store_true", help="also when the till is whole; and go on over entries that its log has lost"
+        "--force", action="store_true", help="also when the till is whole, or another installation's; and go on over entries that its log has lost"
     )
 
 
@@ -31,7 +31,8 @@ async def _rebuild(*, force: bool) -> tuple[Rebuilt, Report]:
     settings.require_stores(found)
     async with app.services(found, name="rebuild", till_is_open=False) as services:
         made = await rebuild.rebuild(services, force=force)
-        return made, await reconcile.reconcile(services.database, services.redis, found.partitions)
+        window_s = services.till.hot_window_s
+        return made, await reconcile.reconcile(services.database, services.redis, found.partitions, hot_window_s=window_s)
 
 
 def lines(made: Rebuilt) -> Iterator[str]:

@@ -29,15 +29,17 @@ async def _reconcile(*, freeze: bool) -> Report:
     async with app.services(settings.from_environment(os.environ), name="reconcile") as services:
         partitions = services.settings.partitions
         freezer = functools.partial(freezing.freeze, services)
-        return await reconcile.reconcile(services.database, services.redis, partitions, freezer if freeze else None)
+        window_s = services.till.hot_window_s
+        return await reconcile.reconcile(services.database, services.redis, partitions, freezer if freeze else None, window_s)
 
 
 def lines(report: Report) -> Iterator[str]:
-    """One line a sum, one a pool that differs, and the verdict."""
+    """One line a sum, with the places where it differs, one a pool that differs, and the verdict."""
     width = max(len(one.what) for one in report.sums)
     for one in report.sums:
         verdict = "ok" if one.is_equal else f"DIFFERENT ({one.differing} places)" if one.differing else "DIFFERENT"
         yield f"{one.what:<{width}}  {one.left:>24,}  {one.right:>24,}  {verdict}"
+        yield from (f"  {place}" for place in one.places)
     for pool in report.differences:
         yield f"tenant {pool.tenant_id} customer {pool.customer_id} pool {pool.pool}: {pool.what}: {pool.left} and {pool.right}"
     for customer_id in report.frozen:
@@ -51,7 +53,14 @@ def as_json(report: Report) -> str:
         {
             "reconciled": report.is_clean,
             "sums": [
-                {"what": one.what, "left": str(one.left), "right": str(one.right), "differing": one.differing, "ok": one.is_equal}
+                {
+                    "what": one.what,
+                    "left": str(one.left),
+                    "right": str(one.right),
+                    "differing": one.differing,
+                    "places": list(one.places),
+                    "ok": one.is_equal,
+                }
                 for one in report.sums
             ],
             "pools": [

@@ -23,6 +23,7 @@ from tallybook.client.models import Address, NewCustomer, Overage
 from tallybook.client.requests import UNSET
 from tallybook.client.tracking.attribution import attribution
 from tallybook.client.tracking.tracked import tracked
+from tallybook.client.webhooks import UntrustedWebhook, verify_webhook
 
 __all__ = [
     "UNSET",
@@ -47,7 +48,9 @@ __all__ = [
     "Tallybook",
     "TallybookError",
     "Unauthorized",
+    "UntrustedWebhook",
     "ValidationError",
     "attribution",
     "tracked",
+    "verify_webhook",
 ]

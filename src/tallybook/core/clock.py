@@ -1,6 +1,7 @@
 """Time comes in from outside: nothing below the entrypoints asks the operating system what time it is."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -20,6 +21,12 @@ def real_clock() -> datetime:
 def iso(moment: datetime) -> str:
     """`2026-11-20T09:00:00.000Z`, the wire's form."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@lru_cache(maxsize=1024)
+def iso_ms(milliseconds: int) -> str:
+    """`iso` of Unix milliseconds; events that arrive together share theirs."""
+    return iso(from_ms(milliseconds))
 
 
 def from_ms(milliseconds: int) -> datetime:

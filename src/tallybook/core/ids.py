@@ -5,6 +5,8 @@ import secrets
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGEST_BYTES = 16
+_empty = hashlib.blake2b(digest_size=DIGEST_BYTES)
+"""Copied for each digest, which is less than half the work of making a new one."""
 
 
 def new(prefix: str) -> str:
@@ -14,7 +16,9 @@ def new(prefix: str) -> str:
 
 def event_digest(tenant_id: int, customer_id: int, event_id: str) -> bytes:
     """The identity (organization and mode, customer, event id) as 16 bytes; the same in till and book."""
-    return hashlib.blake2b(f"{tenant_id}\0{customer_id}\0{event_id}".encode(), digest_size=DIGEST_BYTES).digest()
+    digest = _empty.copy()
+    digest.update(f"{tenant_id}\0{customer_id}\0{event_id}".encode())
+    return digest.digest()
 
 
 def event_public_id(digest: bytes) -> str:

@@ -28,14 +28,12 @@ def cents(nano: int) -> int:
 
 def rate(nano: int) -> int | float:
     """Nano-USD in the wire's rate scale (10000 = $1.00): an int when whole, else a decimal that shows every digit below $1 million."""
-    whole, rest = divmod(nano, NANO_PER_RATE)
-    return whole if rest == 0 else nano / NANO_PER_RATE
+    return nano / NANO_PER_RATE if nano % NANO_PER_RATE else nano // NANO_PER_RATE
 
 
 def units(nano: int) -> int | float:
     """Nano-units as a JSON number: an int when whole."""
-    whole, rest = divmod(nano, NANO)
-    return whole if rest == 0 else nano / NANO
+    return nano / NANO if nano % NANO else nano // NANO
 
 
 def usd(nano: int) -> str:

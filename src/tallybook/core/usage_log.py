@@ -1,85 +1,27 @@
 """The till's log: what a script call appends and what the rollup reads. The only thing the two share.
 
 A log entry is one MessagePack value in the field `d` of a Redis stream entry whose id is `<sequence>-0`; sequences of a
-partition are dense, so a gap is provable. The script builds the outer arrays and copies the records in verbatim:
+partition are dense, so a gap is provable. There are two forms of it. The script writes the packed one, whose records (`packed_log`)
+it copies verbatim:
 
-    [version, accepted_at_ms, [[record, outcome, left, spare_left], …], [[customer_id, pool, old_opening, new_opening], …]]
+    [2, accepted_at_ms, [place, …], lefts, [[number, outcome, spare_left, left], …], [opening, …], records]
+
+The places are those of records that were not accepted. `lefts` has 8 bytes an accepted record; those whose outcome or spare rest is not
+as usual, or whose rest is beyond what a double says, stand in the list after it. The plain form says the same item by item:
+
+    [1, accepted_at_ms, [[record, outcome, left, spare_left], …], [[tenant_id, customer_id, pool, old_opening, new_opening], …]]
 """
 
-from enum import IntEnum
+import struct
 
 import msgspec
 
-VERSION = 1
-PAYLOAD_BYTES = 8
-IDEMPOTENCY_BYTES = 4
-NO_FINGERPRINT = bytes(PAYLOAD_BYTES + IDEMPOTENCY_BYTES)
+from tallybook.core import packed_log
+from tallybook.core.packed_log import Packed
+from tallybook.core.records import IDEMPOTENCY_BYTES, NO_FINGERPRINT, PAYLOAD_BYTES, Kind, Record
 
-
-class Kind(IntEnum):
-    """What a record does to its pool."""
-
-    USAGE = 0
-    """Takes `amount` from the pool."""
-    ADJUSTMENT = 1
-    """Adds `amount` (signed) to the pool: a top-up, a grant, a correction. What is taken away may come from purchased credits first;
-    the outcome is that part, negative."""
-    SET = 2
-    """Sets what is left in the pool to `amount`; the outcome is what was left before, in text."""
-    EXPIRY = 3
-    """Removes the pool of a closed period; the outcome is what was left, in text."""
-    TICK = 4
-    """Changes nothing: marks a place in the log, so that the book can prove how far it has read."""
-    VOID = 5
-    """Takes a usage event back: all of its measures with the other sign, so that sums over both are as if neither had been.
-
-    The outcome is, with its sign, the part that goes back to purchased credits."""
-
-
-class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One event or pool change. Amounts are 1e-9 of the pool's unit, times Unix milliseconds, prices pico-USD per token.
-
-    `fingerprint` is what the till keeps beside the identity, to know a repeat again: 8 bytes of the payload, then 4 of the request's
-    Idempotency-Key (zeros without one). `voids` names the place in the log of what a VOID takes back, by `place`.
-    """
-
-    kind: int
-    tenant_id: int
-    customer_id: int
-    digest: bytes
-    pool: str
-    amount: int
-    event_id: str | None = None
-    feature_id: int = 0
-    period_start_s: int = 0
-    belongs_to_s: int = 0
-    occurred_at_ms: int = 0
-    quantity_nano: int = 0
-    properties: dict[str, str] | None = None
-    reason: str | None = None
-    model: str | None = None
-    matched_by: str | None = None
-    service_tier: str | None = None
-    price_id: int = 0
-    margin_bps: int = 0
-    cost_nano: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    web_searches: int = 0
-    input_pico: int = 0
-    output_pico: int = 0
-    cache_read_pico: int = 0
-    cache_write_pico: int = 0
-    cache_write_1h_pico: int = 0
-    web_search_pico: int = 0
-    """Per call."""
-    catalog_version: int = 0
-    """Of the price book that the event was priced with; 0 for what no book priced."""
-    fingerprint: bytes = NO_FINGERPRINT
-    voids: str | None = None
+PLAIN, PACKED = 1, 2
+"""The versions of an entry."""
 
 
 class Applied(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -120,6 +62,80 @@ def place(seq: int, position: int) -> str:
     return f"{seq}-{position}"
 
 
-encode_record = msgspec.msgpack.Encoder().encode
-decode_entry = msgspec.msgpack.Decoder(Entry).decode
-"""Raises msgspec.MsgspecError for bytes that are no entry."""
+class PackedEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An entry in the form that the script writes. `packed` is None when no record was accepted."""
+
+    version: int
+    accepted_at_ms: int
+    left_out: list[int]
+    lefts: bytes
+    beside: list[tuple[int, str, str, str]]
+    openings: list[Opening]
+    packed: Packed | None
+
+    def __len__(self) -> int:
+        """How many records were accepted."""
+        return len(self.lefts) // _LEFT_BYTES
+
+    def left(self) -> tuple[int, ...]:
+        """What was left after each accepted record; 0 for those of which `beside` says it."""
+        return struct.unpack(f">{len(self)}q", self.lefts[: len(self) * _LEFT_BYTES])
+
+    def places(self) -> list[int]:
+        """Of the accepted records. Raises msgspec.ValidationError when they are not as many as there are."""
+        count = 0 if self.packed is None else len(self.packed)
+        found = sorted(set(range(count)).difference(self.left_out)) if self.left_out else list(range(count))
+        if len(found) != len(self):
+            raise msgspec.ValidationError(f"{len(found)} records, and what is left after {len(self)}")
+        return found
+
+
+_LEFT_BYTES = 8
+_PACKED_HEAD = bytes((0x97, PACKED))
+_decode_plain = msgspec.msgpack.Decoder(Entry).decode
+_decode_packed = msgspec.msgpack.Decoder(PackedEntry).decode
+
+
+def is_packed(data: bytes) -> bool:
+    """Whether the bytes begin like an entry in the packed form."""
+    return data.startswith(_PACKED_HEAD)
+
+
+decode_packed = _decode_packed
+"""Raises msgspec.MsgspecError for bytes that are no entry in the packed form."""
+
+
+def decode_entry(data: bytes) -> Entry:
+    """An entry in either form. Raises msgspec.MsgspecError for bytes that are none."""
+    return unpacked(_decode_packed(data)) if is_packed(data) else _decode_plain(data)
+
+
+def unpacked(entry: PackedEntry) -> Entry:
+    """The same item by item. Raises msgspec.ValidationError when the parts do not fit together."""
+    places = entry.places()
+    records = [] if entry.packed is None else packed_log.unpack(entry.packed)
+    found = [Applied(records[place], "", str(left), "0") for place, left in zip(places, entry.left(), strict=True)]
+    for number, outcome, spare_left, left in entry.beside:
+        if not 0 <= number < len(found):
+            raise msgspec.ValidationError(f"{number} is no accepted record")
+        found[number] = Applied(found[number].record, outcome, left, spare_left)
+    return Entry(PLAIN, entry.accepted_at_ms, found, entry.openings)
+
+
+__all__ = [
+    "IDEMPOTENCY_BYTES",
+    "NO_FINGERPRINT",
+    "PAYLOAD_BYTES",
+    "PLAIN",
+    "Applied",
+    "Entry",
+    "Kind",
+    "Opening",
+    "PackedEntry",
+    "Record",
+    "decode_entry",
+    "decode_packed",
+    "is_packed",
+    "place",
+    "unpacked",
+]

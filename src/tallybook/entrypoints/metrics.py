@@ -145,6 +145,29 @@ CLOCK_SKEW_SECONDS = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
+WEBHOOK_ATTEMPTS = Counter(
+    "tallybook_webhook_attempts_total",
+    "Attempts to deliver a webhook, by what came of them: delivered or failed.",
+    ["result"],
+    registry=REGISTRY,
+)
+WEBHOOK_ENDPOINTS_DISABLED = Counter(
+    "tallybook_webhook_endpoints_disabled_total",
+    "Endpoints that were switched off because too many events in a row could not be delivered.",
+    registry=REGISTRY,
+)
+WEBHOOKS_WAITING = Gauge(
+    "tallybook_webhooks_waiting",
+    "Deliveries that wait for their first or next attempt.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+OUTBOX_LAG_SECONDS = Gauge(
+    "tallybook_outbox_lag_seconds",
+    "For how long the oldest announcement has waited to become deliveries.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
 HTTP_REQUESTS = Counter(
     "tallybook_http_requests_total", "Requests by operation and status.", ["operation", "status"], registry=REGISTRY
 )
@@ -162,6 +185,7 @@ HTTP_SECONDS = Histogram(
     registry=REGISTRY,
 )
 
+_ACCEPTED = Outcome.ACCEPTED
 _usage: dict[tuple[str, str], Counter] = {}
 _requests: dict[tuple[str, int], Counter] = {}
 
@@ -170,7 +194,7 @@ def count_usage(results: Iterable[usage.Result]) -> None:
     """Count what became of usage events. Only an event that this request recorded is `accepted`; a replay is a `duplicate`."""
     accepted = 0
     for result in results:
-        if isinstance(result, usage.Settled) and result.receipt.outcome is Outcome.ACCEPTED and not result.repeated:
+        if isinstance(result, usage.Settled) and result.receipt.outcome is _ACCEPTED and not result.repeated:
             accepted += 1
         else:
             _usage_counter(*_not_accepted(result)).inc()

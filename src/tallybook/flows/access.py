@@ -10,6 +10,7 @@ from tallybook.core import clock, errors, pools
 from tallybook.core.tenant import Tenant
 from tallybook.flows import price_event, unknown_features
 from tallybook.flows.services import Services
+from tallybook.subscriptions import tariffs
 from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Terms
 
 _ATTEMPTS = 5
@@ -55,12 +56,7 @@ class Standing:
 
     def blocks(self, feature: FeatureTerms) -> bool:
         """Whether usage of the feature stops when its pool is empty."""
-        model = self.subscription.consumption_model
-        if model is ConsumptionModel.CREDITS:
-            return True
-        if model is ConsumptionModel.BALANCE:
-            return self.subscription.blocks_on_exhaustion or not self.period.overage_allowed
-        return not feature.unlimited and not (feature.overage_enabled and self.period.overage_allowed)
+        return tariffs.blocks(self.subscription, self.period, feature)
 
     def may_use_more(self, feature: FeatureTerms) -> bool:
         """Whether the smallest further usage would be taken."""

@@ -1,17 +1,21 @@
 """One usage event by its public id, from the book. What has just been answered may not be there yet, and is waited for."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tallybook.core import errors, ids
 from tallybook.core.tenant import Tenant
+from tallybook.flows import old_ids
 from tallybook.flows.services import Services
 from tallybook.rollup import events, store
 from tallybook.rollup.events import Booked
+from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection
 
 WAIT_S = 2.0
 _POLL_S = 0.02
+_LOOK_AGAIN_S = 0.05
+_ACQUIRE_S = 2.0
 
 
 async def find(services: Services, connection: Connection, tenant: Tenant, public_id: str) -> Booked:
@@ -25,6 +29,29 @@ async def find(services: Services, connection: Connection, tenant: Tenant, publi
         if found is not None:
             return found
     raise errors.NotFound("usage_event_not_found", f"There is no usage event {public_id}.", param="id")
+
+
+async def originals(services: Services, digests: Collection[bytes]) -> Mapping[bytes, Booked]:
+    """By digest, events that the till has taken, as far as the book comes to know them soon; none while it does not answer."""
+    since = services.clock() - old_ids.retention(services.settings)
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    found: Mapping[bytes, Booked] = {}
+    while len(found) < len(digests):
+        try:
+            async with services.database.acquire(timeout=_ACQUIRE_S) as connection:
+                found = await events.originals(connection, digests, since)
+        except postgres.TRANSIENT_ERRORS:
+            break
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        if len(found) < len(digests):
+            await asyncio.sleep(_LOOK_AGAIN_S)
+    return found
+
+
+def not_read_yet() -> errors.Unavailable:
+    """What is answered to a repeat that the till knows and the book does not yet."""
+    return errors.Unavailable("book_behind", "The event is recorded, and the database has not read it yet. Send the same again.")
 
 
 async def void_of(services: Services, connection: Connection, event: Booked) -> Booked | None:

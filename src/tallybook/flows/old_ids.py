@@ -47,7 +47,7 @@ async def look_up(services: Services, priced: Sequence[PricedEvent]) -> Mapping[
     except postgres.TRANSIENT_ERRORS:
         message = "The event is older than what the till remembers, and the database did not answer; send the same id again."
         return dict.fromkeys(by_digest, errors.Unavailable("database_unavailable", message))
-    return {digest: _receipt(booked, by_digest[digest]) for digest, booked in found.items()}
+    return {digest: receipt(booked, by_digest[digest].charge.record.fingerprint) for digest, booked in found.items()}
 
 
 def retention(settings: Settings) -> timedelta:
@@ -61,14 +61,14 @@ def _memory_ms(settings: Settings) -> int:
 
 
 def _may_be_forgotten(one: PricedEvent, now_ms: int, memory_ms: int) -> bool:
-    occurred_at_ms, simulated_at = one.event.occurred_at_ms, one.terms.simulated_at
+    occurred_at_ms, simulated_at = one.event.occurred_at_ms, one.tariff.simulated_at
     latest_ms = now_ms if simulated_at is None else max(now_ms, clock.to_ms(simulated_at))
     return occurred_at_ms is not None and occurred_at_ms <= latest_ms - memory_ms
 
 
-def _receipt(booked: Booked, again: PricedEvent) -> Receipt:
-    """What the till would answer, had it not forgotten."""
-    first, now = booked.record.fingerprint, again.charge.record.fingerprint
+def receipt(booked: Booked, now: bytes) -> Receipt:
+    """What the till would answer, had it not forgotten, to an event with the fingerprint `now`."""
+    first = booked.record.fingerprint
     return Receipt(
         Outcome.DUPLICATE if first[:FINGERPRINT_BYTES] == now[:FINGERPRINT_BYTES] else Outcome.CONFLICT,
         -booked.record.amount,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tallybook.charge.commands import Charge
-from tallybook.core import errors, ids, partitions, pools, usage_log
+from tallybook.core import errors, failpoints, ids, partitions, pools, usage_log
 from tallybook.core.pools import PoolKind
 from tallybook.core.tenant import Tenant
 from tallybook.flows import billing, openings, repeats, terms
@@ -73,11 +73,17 @@ async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[
     if not periods:
         return []
     await begin(services, periods)
+    failpoints.reach("period.begun")
     for tenant in {period.tenant.id: period.tenant for period in periods}.values():
         await terms.publish(services, tenant)
+    failpoints.reach("period.published")
     unsure = await openings.reopen(services, [period for period in periods if period.closing_seq is None])
+    failpoints.reach("period.reopened")
     sure = [period for period in periods if period.subscription_id not in unsure]
-    behind = await catch_up(services, await mark(services, sure))
+    goals = await mark(services, sure)
+    failpoints.reach("period.marked")
+    behind = await catch_up(services, goals)
+    failpoints.reach("period.caught_up")
     ready = [period for period in sure if _partition(services, period) not in behind]
     swept = await repeats.before_billing(services, ready)
     if swept.customers:
@@ -92,6 +98,7 @@ async def close(services: Services, periods: Sequence[UsagePeriod]) -> Sequence[
             results.append(_not_yet(period, "pool_frozen", "Something was counted twice, and the pools take no change now."))
         else:
             results.append(await _settle_one(services, period))
+            failpoints.reach("period.settled")
     await _defer(services, [result.period for result in results if isinstance(result, Unsettled)])
     for tenant in {result.period.tenant.id: result.period.tenant for result in results}.values():
         await terms.publish(services, tenant)
@@ -178,6 +185,7 @@ async def settle(connection: Connection, period: UsagePeriod, real_now: datetime
         await billing.announce_activation(connection, current.tenant, moved, current.ends_at, invoice)
     billed = None if invoice is None else Billed(invoice.public_id, invoice.number_text, invoice.total_cents)
     await clock_store.note(connection, current.tenant, deadlines.processed(current, moved, billed))
+    failpoints.reach("period.before_settling")
     return Settled(replace(current, state="closed"), moved, invoice)
 
 
@@ -189,8 +197,10 @@ async def expire(services: Services, periods: Sequence[UsagePeriod]) -> None:
             names = await _pools_to_drop(connection, subscription, period)
         if names:
             await services.till.charge([_expiry(services, period, name) for name in names])
+        failpoints.reach("period.expired")
         async with services.database.acquire() as connection:
             await period_store.save_expired(connection, period, services.clock())
+        failpoints.reach("period.noted")
 
 
 async def expire_leftovers(services: Services) -> int:

@@ -6,81 +6,79 @@ import msgspec
 
 from tallybook.catalog.model import FeatureTerms
 from tallybook.charge.commands import Charge
-from tallybook.core import errors, ids, money, pools, usage_log
+from tallybook.core import errors, ids, money, usage_log
 from tallybook.pricing import cost
 from tallybook.pricing.price_book import PriceBook
 from tallybook.receive.model import Event, Usage
-from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Terms
+from tallybook.subscriptions import tariffs
+from tallybook.subscriptions.terms import ConsumptionModel, PeriodTerms, SubscriptionTerms, Tariff, Terms
+
+_USAGE, _METERED, _CREDITS, _BALANCE = usage_log.Kind.USAGE, *ConsumptionModel
+"""By name once: Python 3.11 looks up an enum's member in 0.09 µs, ten times as long as a global."""
 
 
 class PricedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event with its charge, and the terms both come from."""
+    """An event with the tariff it goes by, and its charge."""
 
     event: Event
-    terms: Terms
-    subscription: SubscriptionTerms
-    period: PeriodTerms
-    feature: FeatureTerms
+    tariff: Tariff
     charge: Charge
 
 
-class AiPrice(msgspec.Struct, frozen=True, gc=False):
-    """How an AI event was priced: the model its id meant, how it was matched, the price row, the book's version and the margin."""
-
-    model_id: str
-    matched_by: str
-    price_id: int
-    catalog_version: int
-    margin_bps: int
-    priced: cost.Priced
-
-
 class Take(msgspec.Struct, frozen=True, gc=False):
-    """What usage takes from which pool (1e-9 of the pool's unit), how much was used, and the AI price, if any."""
+    """What usage takes from its tariff's pool (1e-9 of the pool's unit), and how much was used.
 
-    pool: str
+    By AI model: also what its model id meant and how it was matched, the price row, the price book's version and the margin.
+    """
+
     amount: int
-    opening: int
-    blocks: bool
     quantity_nano: int
-    spare_pool: str = ""
-    ai: AiPrice | None = None
+    model_id: str | None = None
+    matched_by: str | None = None
+    price_id: int = 0
+    catalog_version: int = 0
+    margin_bps: int = 0
+    priced: cost.Priced = cost.Priced(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """When an event arrived (tenant's clock) and under which id: the caller's, or one made from the request."""
-
-    now_ms: int
-    identity: str
-    idempotency: bytes
-
-
-def price(event: Event, terms: Terms, book: PriceBook, arrival: Arrival) -> PricedEvent:
+def price(event: Event, terms: Terms, book: PriceBook, now_ms: int, identity: str, idempotency: bytes) -> PricedEvent:
     """Decide what an event costs and which pool pays.
 
+    `now_ms` is the tenant's clock, `identity` the caller's event id or one made from the request, `idempotency` the hash of its key.
     Raises NotFound (`no_active_subscription`, `model_not_found`, `model_unpriced`), BillingError (`feature_not_in_plan`,
     `feature_disabled`, `pricing_mode_mismatch`), Conflict (`ambiguous_model`), ValidationError, and `PeriodUnknown` when the terms do
     not reach far enough.
     """
-    occurred_at_ms = arrival.now_ms if event.occurred_at_ms is None else event.occurred_at_ms
-    subscription, period = paying_period(terms, event.customer_id, occurred_at_ms)
-    feature = usable_feature(event.feature_code, period)
-    take = take_from_pool(event, Paying(terms, subscription, period, feature), book, occurred_at_ms)
-    charge = _charge(event, terms, period, feature, take, arrival, occurred_at_ms)
-    return PricedEvent(event, terms, subscription, period, feature, charge)
-
-
-class Paying(msgspec.Struct, frozen=True, gc=False):
-    """Whose terms decide: the customer, its subscription, the period that pays and the feature used."""
-
-    terms: Terms
-    subscription: SubscriptionTerms
-    period: PeriodTerms
-    feature: FeatureTerms
+    occurred_at_ms = now_ms if event.occurred_at_ms is None else event.occurred_at_ms
+    tariff = terms.tariffs.get(event.feature_code)
+    if tariff is None or not tariff.from_ms <= occurred_at_ms < tariff.until_ms:
+        tariff = _tariff(event, terms, occurred_at_ms)
+    take = take_from_pool(event, tariff, book, occurred_at_ms)
+    digest = ids.event_digest(tariff.tenant_id, tariff.customer_id, identity)
+    record = _record(event, tariff, take, digest, event.fingerprint + idempotency, occurred_at_ms)
+    charge = Charge(
+        tariff.partition,
+        record,
+        -take.amount,
+        tariff.opening,
+        tariff.blocks,
+        tariff.spare_pool,
+        tariff.tenant_version,
+        tariff.customer_version,
+    )
+    return PricedEvent(event, tariff, charge)
 
 
 class PeriodUnknown(Exception):
     """The event lies in a period that the terms at hand do not reach."""
+
+
+def _tariff(event: Event, terms: Terms, occurred_at_ms: int) -> Tariff:
+    """Work the tariff out, and remember it with the terms."""
+    subscription, period = paying_period(terms, event.customer_id, occurred_at_ms)
+    feature = usable_feature(event.feature_code, period)
+    tariff = terms.tariffs[event.feature_code] = tariffs.of(terms, subscription, period, feature)
+    return tariff
 
 
 def paying_period(terms: Terms, reference: str, occurred_at_ms: int) -> tuple[SubscriptionTerms, PeriodTerms]:
@@ -112,64 +110,41 @@ def not_in_plan(code: str) -> errors.BillingError:
     return errors.BillingError("feature_not_in_plan", f"Feature {code} is not in the customer's plan.", param="featureCode")
 
 
-def take_from_pool(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int) -> Take:
-    """What some usage takes from which pool. Raises as `price` does."""
-    model = paying.subscription.consumption_model
-    if model is ConsumptionModel.BALANCE:
-        take = _from_balance(used, paying, book, occurred_at_ms)
-    elif used.model is not None:
-        _mismatch(f"Feature {paying.feature.code} is not priced by AI model on this plan: send `value`, not `model`.")
-    elif model is ConsumptionModel.CREDITS:
-        take = _from_credits(used, paying)
-    else:
-        take = _from_included_units(used, paying)
-    if take.amount > most_of(model):
+def take_from_pool(used: Usage, tariff: Tariff, book: PriceBook, occurred_at_ms: int) -> Take:
+    """What some usage takes from the tariff's pool. Raises as `price` does."""
+    if tariff.by_model and used.model is not None:
+        return _by_model(used, used.model, tariff, book, occurred_at_ms)
+    amount, most = _by_quantity(used, tariff), most_of(tariff.consumption_model)
+    if amount > most:
         raise errors.invalid(
-            "value",
-            f"The event would take {take.amount} from its pool (in 1e-9 of its unit); one event takes at most {most_of(model)}.",
+            "value", f"The event would take {amount} from its pool (in 1e-9 of its unit); one event takes at most {most}."
         )
-    return take
+    return Take(amount, used.quantity_nano)
 
 
 def most_of(model: ConsumptionModel) -> int:
     """The largest amount one event may take: money and credits 1e15, units 1e18 (1e-9 of each)."""
-    return money.QUANTITY_MAX if model is ConsumptionModel.METERED else money.AMOUNT_MAX
+    return money.QUANTITY_MAX if model is _METERED else money.AMOUNT_MAX
 
 
-def _from_included_units(used: Usage, paying: Paying) -> Take:
-    feature, period = paying.feature, paying.period
-    pool = pools.feature(paying.subscription.subscription_id, feature.feature_id, period.start_s)
-    blocks = not feature.unlimited and not (feature.overage_enabled and period.overage_allowed)
-    return Take(pool, used.quantity_nano, feature.included_nano, blocks, used.quantity_nano)
-
-
-def _from_credits(used: Usage, paying: Paying) -> Take:
-    feature, period = paying.feature, paying.period
-    amount = 0 if feature.unlimited else used.quantity_nano * (feature.credits_per_unit or 0)
-    pool = pools.credits(paying.subscription.subscription_id, period.grant_start_s)
-    return Take(
-        pool, amount, period.credits_opening, blocks=True, quantity_nano=used.quantity_nano, spare_pool=pools.PURCHASED_CREDITS
-    )
-
-
-def _from_balance(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int) -> Take:
-    feature, period = paying.feature, paying.period
-    pool = pools.balance(paying.subscription.subscription_id, period.grant_start_s)
-    blocks = paying.subscription.blocks_on_exhaustion or not period.overage_allowed
-    if feature.pricing_mode == "ai_model":
-        ai = _ai_price(used, paying, book, occurred_at_ms)
-        tokens = (ai.priced.input_tokens + used.output_tokens) * money.NANO
-        return Take(pool, 0 if feature.unlimited else ai.priced.charge_nano, period.balance_opening, blocks, tokens, ai=ai)
+def _by_quantity(used: Usage, tariff: Tariff) -> int:
+    model, feature, nano = tariff.consumption_model, tariff.feature, used.quantity_nano
+    if tariff.by_model:
+        _mismatch(f"Feature {feature.code} is priced by AI model: send `model`, `inputTokens` and `outputTokens`.")
     if used.model is not None:
-        _mismatch(f"Feature {feature.code} has a fixed price on this plan: send `value`, not `model`.")
-    amount = 0 if feature.unlimited else money.divide_half_even(used.quantity_nano * feature.unit_price_nano, money.NANO)
-    return Take(pool, amount, period.balance_opening, blocks, used.quantity_nano)
+        how = "has a fixed price" if model is _BALANCE else "is not priced by AI model"
+        _mismatch(f"Feature {feature.code} {how} on this plan: send `value`, not `model`.")
+    if model is _METERED:
+        return nano
+    if feature.unlimited:
+        return 0
+    if model is _CREDITS:
+        return nano * (feature.credits_per_unit or 0)
+    return money.divide_half_even(nano * feature.unit_price_nano, money.NANO)
 
 
-def _ai_price(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int) -> AiPrice:
-    if used.model is None:
-        _mismatch(f"Feature {paying.feature.code} is priced by AI model: send `model`, `inputTokens` and `outputTokens`.")
-    resolved = book.resolve(paying.terms.tenant.id, used.model)
+def _by_model(used: Usage, model: str, tariff: Tariff, book: PriceBook, occurred_at_ms: int) -> Take:
+    resolved = book.resolve(tariff.tenant_id, model, occurred_at_ms)
     row = resolved.entry.row_at(occurred_at_ms)
     usage = cost.TokenUsage(
         used.input_tokens,
@@ -181,82 +156,62 @@ def _ai_price(used: Usage, paying: Paying, book: PriceBook, occurred_at_ms: int)
         used.service_tier,
         used.input_tokens_include_cache,
     )
-    margin_bps = _margin_bps(paying)
-    priced = cost.price(row, usage, margin_bps)
-    return AiPrice(resolved.model_id, resolved.matched_by, row.id, book.version, margin_bps, priced)
-
-
-def _margin_bps(paying: Paying) -> int:
-    """The customer's own margin, else the plan's for the feature, else none."""
-    own = paying.terms.ai_margin_bps
-    return (paying.feature.margin_bps or 0) if own is None else own
+    priced = cost.price(row, usage, tariff.margin_bps)
+    return Take(
+        0 if tariff.feature.unlimited else priced.charge_nano,
+        (priced.input_tokens + used.output_tokens) * money.NANO,
+        resolved.model_id,
+        resolved.matched_by,
+        row.id,
+        book.version,
+        tariff.margin_bps,
+        priced,
+    )
 
 
 def _mismatch(message: str) -> NoReturn:
     raise errors.BillingError("pricing_mode_mismatch", message)
 
 
-def _charge(
-    event: Event,
-    terms: Terms,
-    period: PeriodTerms,
-    feature: FeatureTerms,
-    take: Take,
-    arrival: Arrival,
-    occurred_at_ms: int,
-) -> Charge:
-    occurred_in_open_period = occurred_at_ms // 1000 >= period.start_s
-    record = usage_log.Record(
-        kind=usage_log.Kind.USAGE,
-        tenant_id=terms.tenant.id,
-        customer_id=terms.customer_id,
-        digest=ids.event_digest(terms.tenant.id, terms.customer_id, arrival.identity),
-        pool=take.pool,
-        amount=take.amount,
-        event_id=event.event_id,
-        feature_id=feature.feature_id,
-        period_start_s=period.start_s,
-        belongs_to_s=0 if occurred_in_open_period else occurred_at_ms // 1000,
-        occurred_at_ms=occurred_at_ms,
-        quantity_nano=take.quantity_nano,
-        properties=event.properties,
-        fingerprint=event.fingerprint + arrival.idempotency,
-    )
-    if take.ai is not None:
-        record = _with_ai_price(record, event, take.ai)
-    return Charge(
-        partition=terms.partition,
-        record=record,
-        amount=-take.amount,
-        opening=take.opening,
-        blocks=take.blocks,
-        spare_pool=take.spare_pool,
-        tenant_version=terms.tenant_version,
-        customer_version=terms.customer_version,
-    )
+def _record(event: Event, tariff: Tariff, take: Take, digest: bytes, fingerprint: bytes, occurred_at_ms: int) -> usage_log.Record:
+    """What the log will say of the event: all that anybody will need of it, so that no one asks the terms again.
 
-
-def _with_ai_price(record: usage_log.Record, event: Event, ai: AiPrice) -> usage_log.Record:
-    priced = ai.priced
-    return msgspec.structs.replace(
-        record,
-        model=ai.model_id,
-        matched_by=ai.matched_by,
-        service_tier=event.service_tier,
-        price_id=ai.price_id,
-        margin_bps=ai.margin_bps,
-        cost_nano=priced.cost_nano,
-        input_tokens=priced.input_tokens,
-        output_tokens=event.output_tokens,
-        cache_read_tokens=event.cache_read_tokens,
-        cache_write_tokens=event.cache_write_tokens,
-        cache_write_1h_tokens=event.cache_write_1h_tokens,
-        web_searches=event.web_search_requests,
-        input_pico=priced.input_pico,
-        output_pico=priced.output_pico,
-        cache_read_pico=priced.cache_read_pico,
-        cache_write_pico=priced.cache_write_pico,
-        cache_write_1h_pico=priced.cache_write_1h_pico,
-        web_search_pico=priced.web_search_pico,
-        catalog_version=ai.catalog_version,
+    In the order of the fields: by name, 34 of them would take 2 µs an event instead of 0.7.
+    """
+    priced, occurred_at_s = take.priced, occurred_at_ms // 1000
+    return usage_log.Record(
+        _USAGE,
+        tariff.tenant_id,
+        tariff.customer_id,
+        digest,
+        tariff.pool,
+        take.amount,
+        event.event_id,
+        tariff.feature.feature_id,
+        tariff.period_start_s,
+        0 if occurred_at_s >= tariff.period_start_s else occurred_at_s,
+        occurred_at_ms,
+        take.quantity_nano,
+        event.properties,
+        None,  # reason
+        take.model_id,
+        take.matched_by,
+        event.service_tier,
+        take.price_id,
+        take.margin_bps,
+        priced.cost_nano,
+        priced.input_tokens,
+        event.output_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.cache_write_1h_tokens,
+        event.web_search_requests,
+        priced.input_pico,
+        priced.output_pico,
+        priced.cache_read_pico,
+        priced.cache_write_pico,
+        priced.cache_write_1h_pico,
+        priced.web_search_pico,
+        take.catalog_version,
+        fingerprint,
     )

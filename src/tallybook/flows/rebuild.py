@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from tallybook.charge.remaking import OpenPool, PartitionState, Remaking, Remembered
 from tallybook.core import clock, errors
-from tallybook.flows import freezing
+from tallybook.flows import alerting, freezing
 from tallybook.flows.services import Services
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import freezes, memory
@@ -42,6 +42,17 @@ class Found(StrEnum):
     WHOLE = "this installation's till, whole"
 
 
+_NEEDS_FORCE = {
+    Found.WHOLE: ("till_is_whole", "The till is this installation's and whole. To make it anew all the same, use --force."),
+    Found.FOREIGN: (
+        "till_is_foreign",
+        "Redis holds the till of another installation: look whether TALLYBOOK_REDIS_URL is right. If that one is still in use, making "
+        "the till anew takes its pools and identities away from it. To do it all the same, use --force.",
+    ),
+}
+"""What is not made anew by mistake: code and message of the refusal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What was done. `drained` are entries read from the old log; `lost` describes entries that it lacked; `aside` logs set aside."""
@@ -57,9 +68,10 @@ class Rebuilt:
 
 
 async def rebuild(services: Services, *, force: bool = False) -> Rebuilt:
-    """Make the till anew from the book. `force` also remakes a whole till, and goes on over entries that its log lacks.
+    """Make the till anew from the book. `force` also remakes a whole till or another's, and goes on over entries that its log lacks.
 
-    Raises Conflict (`till_is_whole`, `log_entries_lost`) without force, and Unavailable when another rebuild is under way.
+    Raises Conflict (`till_is_whole`, `till_is_foreign`, `log_entries_lost`) without force, and Unavailable when another rebuild is
+    under way.
     """
     lock = locks.alone(services.settings.postgres_url, _LOCK, application_name="tallybook rebuild")
     async with lock as is_alone:
@@ -72,9 +84,8 @@ async def rebuild(services: Services, *, force: bool = False) -> Rebuilt:
         making = Remaking(services.redis, made.partitions, services.till.hot_window_s)
         states = await making.look()
         found = _judge(states, made, read)
-        if found is Found.WHOLE and not force:
-            message = "The till is this installation's and whole. To make it anew all the same, use --force."
-            raise errors.Conflict("till_is_whole", message)
+        if found in _NEEDS_FORCE and not force:
+            raise errors.Conflict(*_NEEDS_FORCE[found])
         _LOG.warning("rebuild: found %s", found)
         await making.close(made.epoch)
         drained, lost = await _drain(services, making, made, force=force)
@@ -102,7 +113,9 @@ async def _drain(services: Services, making: Remaking, made: Installation, *, fo
         if not waiting:
             return drained, lost
         try:
-            result = await rollup.roll_up(services.database, services.redis, waiting, services.clock(), made.epoch)
+            result = await rollup.roll_up(
+                services.database, services.redis, waiting, services.clock(), made.epoch, alerting.judge_with(services.clock)
+            )
             drained += result.entries
             if result.entries == 0:
                 _lack_the_end(waiting[0], read, states)

@@ -15,7 +15,7 @@ from itertools import groupby
 from tallybook.charge.commands import FINGERPRINT_BYTES, IDEMPOTENCY_BYTES, Outcome
 from tallybook.core.tenant import Tenant
 from tallybook.customers import store as customers
-from tallybook.flows import old_ids, void
+from tallybook.flows import old_ids, rerated, void
 from tallybook.flows.services import Services
 from tallybook.flows.void import Refund
 from tallybook.rollup import events
@@ -107,13 +107,18 @@ async def _sweep(services: Services, owners: Sequence[_Owner], now: datetime) ->
 async def _take_back(services: Services, owner: _Owner, repeats: Sequence[Booked]) -> tuple[int, int]:
     """Take events of one customer back. Returns how many this did, and how many nobody could."""
     voided, homeless, pending = 0, 0, list(repeats)
+    async with services.database.acquire() as connection:
+        shares = await rerated.shares(connection, repeats)
     for _ in range(_ATTEMPTS):
         refunds = await _refunds(services, owner, pending)
         stale: list[Booked] = []
         for start in range(0, len(refunds), _CHARGES_AT_ONCE):
             part = refunds[start : start + _CHARGES_AT_ONCE]
             charges = [void.charge(event, refund, REASON, _FINGERPRINT, services.settings.partitions) for event, refund in part]
-            receipts = await services.till.charge(charges)
+            beside = [
+                rerated.taken_back(charge, shares[charge.record.voids]) for charge in charges if charge.record.voids in shares
+            ]
+            receipts = (await services.till.charge([*charges, *beside]))[: len(charges)]
             voided += sum(receipt.outcome is Outcome.ACCEPTED for receipt in receipts)
             stale += [event for (event, _), receipt in zip(part, receipts, strict=True) if receipt.outcome not in _TAKEN_BACK]
         homeless = len(pending) - len(refunds)

@@ -4,23 +4,14 @@ Elsewhere an event without a time occurred when the till took it, which the till
 if it has not read the event yet.
 """
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 import msgspec
 
 from tallybook.charge.commands import Outcome
-from tallybook.core import errors
-from tallybook.flows import old_ids
+from tallybook.flows import booked_events
 from tallybook.flows.services import Services
 from tallybook.flows.usage import Result, Settled
-from tallybook.rollup import events
-from tallybook.storage import postgres
-
-_ACQUIRE_S: Final = 2.0
-_LOOKS: Final = 40
-_PAUSE_S: Final = 0.05
 
 
 async def as_recorded(services: Services, results: Sequence[Result]) -> Sequence[Result]:
@@ -37,7 +28,7 @@ async def as_recorded(services: Services, results: Sequence[Result]) -> Sequence
 def _is_asked(settled: Settled) -> bool:
     priced = settled.priced
     is_repeat = settled.receipt.outcome is Outcome.DUPLICATE
-    return is_repeat and priced.event.occurred_at_ms is None and priced.terms.simulated_at is not None
+    return is_repeat and priced.event.occurred_at_ms is None and priced.tariff.simulated_at is not None
 
 
 def _taken_now(results: Sequence[Result]) -> dict[bytes, int]:
@@ -52,28 +43,15 @@ def _taken_now(results: Sequence[Result]) -> dict[bytes, int]:
 
 async def _recorded(services: Services, asked: Collection[bytes]) -> dict[bytes, int]:
     """Unix milliseconds by digest, as far as the book comes to know them soon."""
-    since = services.clock() - old_ids.retention(services.settings)
-    known: dict[bytes, int] = {}
-    for _ in range(_LOOKS):
-        try:
-            async with services.database.acquire(timeout=_ACQUIRE_S) as connection:
-                found = await events.originals(connection, asked, since)
-        except postgres.TRANSIENT_ERRORS:
-            break
-        known = {digest: booked.record.occurred_at_ms for digest, booked in found.items()}
-        if len(known) == len(asked):
-            break
-        await asyncio.sleep(_PAUSE_S)
-    return known
+    found = await booked_events.originals(services, asked)
+    return {digest: booked.record.occurred_at_ms for digest, booked in found.items()}
 
 
 def _dated(settled: Settled, known: Mapping[bytes, int]) -> Result:
     charge = settled.priced.charge
     occurred_at_ms = known.get(charge.record.digest)
     if occurred_at_ms is None:
-        return errors.Unavailable(
-            "book_behind", "The event is recorded, and the database has not read it yet. Send the same again."
-        )
+        return booked_events.not_read_yet()
     record = msgspec.structs.replace(charge.record, occurred_at_ms=occurred_at_ms)
     replace = msgspec.structs.replace
     return replace(settled, priced=replace(settled.priced, charge=replace(charge, record=record)))

@@ -8,16 +8,16 @@ says that the terms are stale, they are loaded again and only the events it did 
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
 from tallybook.charge import commands
 from tallybook.charge.commands import Outcome, Receipt
-from tallybook.core import clock, errors, ids
+from tallybook.core import clock, errors, failpoints, ids
 from tallybook.core.tenant import Tenant
-from tallybook.flows import current_book, freezing, old_ids, price_event, unknown_features
-from tallybook.flows.price_event import Arrival, PricedEvent
+from tallybook.flows import current_book, freezing, old_ids, price_event, recorded_before, unknown_features
+from tallybook.flows.price_event import PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
 from tallybook.receive.model import Event
@@ -27,10 +27,12 @@ _ATTEMPTS = 5
 """How often an event is priced anew when its terms change under it before the caller is asked to come back."""
 _BOOK_LACKS = frozenset({"ambiguous_model", "model_not_found", "model_unpriced", "price_not_listed"})
 """What a newer price book, with an alias or a price that was just set, may know."""
+_ACCEPTED, _DUPLICATE, _STALE = Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.STALE
+_NOBODY: frozenset[str] = frozenset()
+_UNKNOWN_CUSTOMER = "customer_not_found"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Who sent the events, the request's idempotency key, if it had one, and whether it is a batch (errors name the place then)."""
 
     tenant: Tenant
@@ -58,22 +60,28 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
 
     Raises what the till raises when nothing is known about any of them (RateLimited, Unavailable).
     """
+    failpoints.reach("usage.received")
+    delivery = _delivery(services, source)
+    results: list[Result | None] = [None if isinstance(event, Event) else event for event in events]
     pending = [
         _Pending(place, event, _identity(source, place, event)) for place, event in enumerate(events) if isinstance(event, Event)
     ]
-    results: dict[int, Result] = {place: event for place, event in enumerate(events) if not isinstance(event, Event)}
     for attempt in range(_ATTEMPTS):
-        loaded = await _load_terms(services, source.tenant, pending, reload=attempt > 0)
-        priced = await _price_each(services, source, pending)
-        priced = await _doubt_refusals(services, source.tenant, priced, loaded)
-        results |= {one.place: error for one, error in priced if isinstance(error, errors.TallybookError)}
-        pending = await _charge(services, [(one, good) for one, good in priced if isinstance(good, PricedEvent)], results)
-        pending += [one for one, again in priced if again is None]
+        loaded = await _reload(services, delivery, pending) if attempt else _NOBODY
+        outcomes = [_price(services, delivery, one) for one in pending]
+        if not all(isinstance(outcome, PricedEvent) for outcome in outcomes):
+            outcomes = await _doubt(services, delivery, pending, outcomes, loaded)
+        pending = await _charge(services, pending, outcomes, results)
         if not pending:
             break
-    results |= {one.place: _terms_keep_changing() for one in pending}
-    results |= await _unknown_features(services, source, events, results)
-    return _mark_repeats([results[place] for place in range(len(events))])
+    for one in pending:
+        results[one.place] = _terms_keep_changing()
+    settled = cast("list[Result]", results)
+    if not all(isinstance(result, Settled) and result.receipt.outcome is _ACCEPTED for result in settled):
+        await _tell_recorded_before(services, delivery, events, settled)
+        settled = _mark_repeats(await _tell_unknown_features(services, source, events, settled))
+    failpoints.reach("usage.before_reply")
+    return settled
 
 
 class _Pending(msgspec.Struct, frozen=True, gc=False):
@@ -82,120 +90,128 @@ class _Pending(msgspec.Struct, frozen=True, gc=False):
     identity: str
 
 
-_Priced = tuple[_Pending, PricedEvent | errors.TallybookError | None]
-"""An event with its price, with why it is refused, or with None when it has to be priced again with newer terms."""
-
-
 def _identity(source: Source, place: int, event: Event) -> str:
     """The caller's event id; without one the request's key and the place in it; without either this delivery is its own event."""
-    if event.event_id is not None:
-        return event.event_id
-    return f"\x01event\x01{source.idempotency_key or secrets.token_hex(16)}\x01{place}"
+    return event.event_id or f"\x01event\x01{source.idempotency_key or secrets.token_hex(16)}\x01{place}"
 
 
-async def _load_terms(services: Services, tenant: Tenant, pending: Iterable[_Pending], *, reload: bool) -> set[str]:
-    """Load the terms that are not at hand, or all of them. Returns the references that were loaded."""
-    if reload:
-        await current_book.refresh(services)
-    references = {one.event.customer_id for one in pending}
-    missing = {reference for reference in references if reload or services.terms.at_hand(tenant, reference) is None}
-    await asyncio.gather(*(services.terms.load(tenant, reference) for reference in missing))
-    return missing
+_Outcome = PricedEvent | errors.TallybookError | None
+"""An event with its price, why it is refused, or None when it has to be priced again with newer terms."""
 
 
-async def _price_each(services: Services, source: Source, pending: Iterable[_Pending]) -> list[_Priced]:
-    """Price events; what the price book at hand lacks is looked for in a newer one before it is refused."""
-    priced = [(one, _price(services, source, one)) for one in pending]
-    if any(_is_missing(outcome) for _, outcome in priced) and await current_book.refresh(services):
-        return [(one, _price(services, source, one) if _is_missing(outcome) else outcome) for one, outcome in priced]
-    return priced
+class _Delivery(msgspec.Struct, frozen=True, gc=False):
+    """What all events of one request have in common."""
+
+    source: Source
+    idempotency: bytes
+    now_ms: int
+    past_ms: int
 
 
-async def _doubt_refusals(
-    services: Services,
-    tenant: Tenant,
-    priced: list[_Priced],
-    loaded: set[str],
-) -> list[_Priced]:
-    """Take back what remembered terms refused, where the till knows of newer ones: what is refused never gets there to be checked."""
-    refused = {one.event.customer_id for one, outcome in priced if isinstance(outcome, errors.TallybookError)} - loaded
-    known = {reference: terms for reference in refused if (terms := services.terms.at_hand(tenant, reference)) is not None}
-    if not known:
-        return priced
-    views = await asyncio.gather(*(services.till.read(tenant.id, terms.customer_id) for terms in known.values()))
-    outdated = {
-        reference
-        for (reference, terms), view in zip(known.items(), views, strict=True)
-        if view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version
-    }
-    return [
-        (one, None if one.event.customer_id in outdated and isinstance(outcome, errors.TallybookError) else outcome)
-        for one, outcome in priced
-    ]
+def _delivery(services: Services, source: Source) -> _Delivery:
+    idempotency = commands.idempotency_hash(source.idempotency_key)
+    return _Delivery(source, idempotency, clock.to_ms(services.clock()), services.settings.retention_ms)
 
 
-async def _unknown_features(
-    services: Services, source: Source, events: Sequence[Event | errors.TallybookError], results: Mapping[int, Result]
-) -> dict[int, Result]:
-    """`feature_not_found` for the places where the plan lacks a feature because nobody has it."""
-    lacking = {
-        place: event.feature_code
-        for place, event in enumerate(events)
-        if isinstance(event, Event) and getattr(results[place], "code", None) == "feature_not_in_plan"
-    }
-    if not lacking:
-        return {}
-    unknown = await unknown_features.unknown(services, source.tenant, set(lacking.values()))
-    return {
-        place: unknown_features.not_found(code, source.field(place, "featureCode"))
-        for place, code in lacking.items()
-        if code in unknown
-    }
+async def _reload(services: Services, delivery: _Delivery, pending: Iterable[_Pending]) -> frozenset[str]:
+    """Load the price book and the terms of all customers again. Returns the customers."""
+    await current_book.refresh(services)
+    references = frozenset(one.event.customer_id for one in pending)
+    await _load_terms(services, delivery, references)
+    return references
 
 
-def _is_missing(outcome: PricedEvent | errors.TallybookError | None) -> bool:
-    return isinstance(outcome, errors.TallybookError) and outcome.code in _BOOK_LACKS
-
-
-def _price(services: Services, source: Source, one: _Pending) -> PricedEvent | errors.TallybookError | None:
+def _price(services: Services, delivery: _Delivery, one: _Pending) -> _Outcome:
     """The priced event, what is wrong with it, or None when its terms or the price book have to be loaded again."""
-    terms = services.terms.at_hand(source.tenant, one.event.customer_id)
+    event = one.event
+    terms = services.terms.at_hand(delivery.source.tenant, event.customer_id)
     if terms is None:
-        return errors.NotFound("customer_not_found", f"There is no customer {one.event.customer_id}.", param="customerId")
+        return errors.NotFound(_UNKNOWN_CUSTOMER, f"There is no customer {event.customer_id}.", param="customerId")
     if terms.catalog_version > services.book.version:
         return None
-    now_ms = clock.to_ms(terms.now(services.clock()))
-    arrival = Arrival(now_ms, one.identity, commands.idempotency_hash(source.idempotency_key))
+    now_ms = delivery.now_ms if terms.simulated_at is None else clock.to_ms(terms.simulated_at)
     try:
-        times.check_time(one.event.occurred_at_ms, now_ms, source.field(one.place, "timestamp"), services.settings.retention_ms)
-        return price_event.price(one.event, terms, services.book, arrival)
+        if event.occurred_at_ms is not None:
+            times.check_time(event.occurred_at_ms, now_ms, delivery.source.field(one.place, "timestamp"), delivery.past_ms)
+        return price_event.price(event, terms, services.book, now_ms, one.identity, delivery.idempotency)
     except price_event.PeriodUnknown:
         return None
     except errors.TallybookError as error:
         return error
 
 
+async def _doubt(
+    services: Services, delivery: _Delivery, pending: Sequence[_Pending], outcomes: list[_Outcome], loaded: frozenset[str]
+) -> list[_Outcome]:
+    """Look again at what was not priced: the customer may not have been met yet, and book and terms at hand may be old."""
+    strangers = {
+        one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) == _UNKNOWN_CUSTOMER
+    } - loaded
+    if strangers:
+        await _load_terms(services, delivery, strangers)
+        outcomes = [
+            _price(services, delivery, one) if one.event.customer_id in strangers else outcome
+            for one, outcome in zip(pending, outcomes, strict=True)
+        ]
+    if any(_code(outcome) in _BOOK_LACKS for outcome in outcomes) and await current_book.refresh(services):
+        outcomes = [
+            _price(services, delivery, one) if _code(outcome) in _BOOK_LACKS else outcome
+            for one, outcome in zip(pending, outcomes, strict=True)
+        ]
+    refused = {one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) is not None}
+    outdated = await _outdated(services, delivery.source.tenant, refused - loaded - strangers)
+    return [
+        None if _code(outcome) is not None and one.event.customer_id in outdated else outcome
+        for one, outcome in zip(pending, outcomes, strict=True)
+    ]
+
+
+async def _load_terms(services: Services, delivery: _Delivery, references: Iterable[str]) -> None:
+    await asyncio.gather(*(services.terms.load(delivery.source.tenant, reference) for reference in references))
+
+
+async def _outdated(services: Services, tenant: Tenant, references: Iterable[str]) -> set[str]:
+    """Customers of whom the till knows newer terms: what is refused never gets there to be checked."""
+    known = {reference: terms for reference in references if (terms := services.terms.at_hand(tenant, reference)) is not None}
+    views = await asyncio.gather(*(services.till.read(tenant.id, terms.customer_id) for terms in known.values()))
+    return {
+        reference
+        for (reference, terms), view in zip(known.items(), views, strict=True)
+        if view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version
+    }
+
+
+def _code(outcome: _Outcome | Result) -> str | None:
+    """Why an event is refused; None for one that is not."""
+    return outcome.code if isinstance(outcome, errors.TallybookError) else None
+
+
 async def _charge(
-    services: Services, priced: Sequence[tuple[_Pending, PricedEvent]], results: dict[int, Result]
+    services: Services, pending: Sequence[_Pending], outcomes: Sequence[_Outcome], results: list[Result | None]
 ) -> list[_Pending]:
-    """Charge what was priced and is not in the book already, note the results, and return what has to be priced anew."""
-    known = await old_ids.look_up(services, [good for _, good in priced])
-    if known:
-        priced = _without_known(priced, known, results)
-    if not priced:
-        return []
-    stale: list[_Pending] = []
-    receipts = await services.till.charge([good.charge for _, good in priced])
+    """Charge what was priced and is not in the book already, note all results, and return what has to be priced anew."""
+    priced: list[tuple[_Pending, PricedEvent]] = []
+    again: list[_Pending] = []
+    for one, outcome in zip(pending, outcomes, strict=True):
+        if isinstance(outcome, PricedEvent):
+            priced.append((one, outcome))
+        elif outcome is None:
+            again.append(one)
+        else:
+            results[one.place] = outcome
+    if any(good.event.occurred_at_ms is not None for _, good in priced):
+        priced = _without_known(priced, await old_ids.look_up(services, [good for _, good in priced]), results)
+    receipts = await services.till.charge([good.charge for _, good in priced]) if priced else []
     for (one, good), receipt in zip(priced, receipts, strict=True):
-        if receipt.outcome is Outcome.STALE:
-            stale.append(one)
+        if receipt.outcome is _STALE:
+            again.append(one)
         else:
             results[one.place] = Settled(good, receipt)
-    return stale
+    return again
 
 
 def _without_known(
-    priced: Sequence[tuple[_Pending, PricedEvent]], known: Mapping[bytes, old_ids.Known], results: dict[int, Result]
+    priced: Sequence[tuple[_Pending, PricedEvent]], known: Mapping[bytes, old_ids.Known], results: list[Result | None]
 ) -> list[tuple[_Pending, PricedEvent]]:
     """Note the results that the book gave, and return the rest."""
     rest: list[tuple[_Pending, PricedEvent]] = []
@@ -208,11 +224,43 @@ def _without_known(
     return rest
 
 
+async def _tell_recorded_before(
+    services: Services, delivery: _Delivery, events: Sequence[Event | errors.TallybookError], results: list[Result]
+) -> None:
+    """Put the original result in place of a refusal of what was recorded before."""
+    source, asked = delivery.source, dict[int, recorded_before.Refused]()
+    for place, (event, result) in enumerate(zip(events, results, strict=True)):
+        if isinstance(event, Event) and isinstance(result, errors.TallybookError):
+            terms = services.terms.at_hand(source.tenant, event.customer_id)
+            identity = _identity(source, place, event)
+            if refused := recorded_before.refused(event, result, terms, identity, delivery.idempotency):
+                asked[place] = refused
+    for place, answer in (await recorded_before.look_up(services, asked)).items():
+        results[place] = answer if isinstance(answer, errors.TallybookError) else Settled(*answer)
+
+
+async def _tell_unknown_features(
+    services: Services, source: Source, events: Sequence[Event | errors.TallybookError], results: list[Result]
+) -> list[Result]:
+    """The results, with `feature_not_found` where the plan lacks a feature because nobody has it."""
+    lacking = {
+        place: event.feature_code
+        for place, (event, result) in enumerate(zip(events, results, strict=True))
+        if _code(result) == "feature_not_in_plan" and isinstance(event, Event)
+    }
+    if lacking:
+        unknown = await unknown_features.unknown(services, source.tenant, set(lacking.values()))
+        for place, code in lacking.items():
+            if code in unknown:
+                results[place] = unknown_features.not_found(code, source.field(place, "featureCode"))
+    return results
+
+
 def _mark_repeats(results: Sequence[Result]) -> list[Result]:
     seen: set[bytes] = set()
     marked: list[Result] = []
     for result in results:
-        if isinstance(result, Settled) and result.receipt.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE):
+        if isinstance(result, Settled) and result.receipt.outcome in (_ACCEPTED, _DUPLICATE):
             digest = result.priced.charge.record.digest
             marked.append(Settled(result.priced, result.receipt, repeated=True) if digest in seen else result)
             seen.add(digest)
@@ -230,6 +278,8 @@ def _terms_keep_changing() -> errors.TallybookError:
 def refusal(settled: Settled) -> errors.TallybookError | None:
     """Why the till did not take an event, as the caller is told; None for one that is recorded (now or before)."""
     outcome, event = settled.receipt.outcome, settled.priced.event
+    if outcome is _ACCEPTED or outcome is _DUPLICATE:
+        return None
     if outcome is Outcome.REFUSED:
         return _exhausted(settled)
     if outcome is Outcome.CONFLICT:
@@ -242,9 +292,7 @@ def refusal(settled: Settled) -> errors.TallybookError | None:
         )
     if outcome is Outcome.LIMIT:
         return errors.invalid("value", "The pool would leave the range in which it is exact (4e18 of its smallest unit).")
-    if outcome is Outcome.FROZEN:
-        return freezing.refusal(settled.receipt)
-    return None
+    return freezing.refusal(settled.receipt) if outcome is Outcome.FROZEN else None
 
 
 EXHAUSTED = {
@@ -256,7 +304,7 @@ EXHAUSTED = {
 
 
 def _exhausted(settled: Settled) -> errors.BillingError:
-    code, message = EXHAUSTED[settled.priced.subscription.consumption_model]
+    code, message = EXHAUSTED[settled.priced.tariff.consumption_model]
     needed = -settled.priced.charge.amount
     left = settled.receipt.left + settled.receipt.spare_left
     details = {"needed": str(needed), "left": str(left), "scale": "1e-9"}

@@ -1,4 +1,4 @@
-"""Named SQL statements in `queries.sql` files.
+"""Named SQL statements in `.sql` files, `queries.sql` unless another one is named.
 
 ```sql
 -- name: customer_by_reference
@@ -19,12 +19,12 @@ _SNAKE_CASE = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @cache
-def load(package: str | None) -> Mapping[str, str]:
-    """The statements of a package's `queries.sql` by name; pass `__package__`. Raises ValueError for a file in another form."""
+def load(package: str | None, file: str = "queries.sql") -> Mapping[str, str]:
+    """The statements of a package's file by name; pass `__package__`. Raises ValueError for a file in another form."""
     if package is None:
         raise ValueError("queries are loaded by the modules of a package")
-    source = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
-    return parse(source, f"{package}/queries.sql")
+    source = resources.files(package).joinpath(file).read_text(encoding="utf-8")
+    return parse(source, f"{package}/{file}")
 
 
 def parse(source: str, where: str) -> Mapping[str, str]:

@@ -5,9 +5,11 @@ All that a decision about one event needs of the customer is in here, so that pr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from tallybook.catalog.model import FeatureTerms
 from tallybook.core.tenant import Tenant
@@ -63,12 +65,41 @@ class SubscriptionTerms:
         return None
 
 
+class Tariff(msgspec.Struct, frozen=True, gc=False):
+    """All that one customer's use of one feature goes by for a while: worked out once, the same for each event. See `tariffs`.
+
+    It holds for moments from `from_ms` up to `until_ms`. `pool` pays, `opening` is what the terms grant it, `blocks` says that it may
+    not be left below zero, `spare_pool` pays what it can't, or is "". `by_model`: it is AI usage, `margin_bps` dearer than its models.
+    """
+
+    from_ms: int
+    until_ms: int
+    tenant_id: int
+    customer_id: int
+    customer_public_id: str
+    livemode: bool
+    partition: int
+    tenant_version: int
+    customer_version: int
+    simulated_at: datetime | None
+    consumption_model: ConsumptionModel
+    period_start_s: int
+    feature: FeatureTerms
+    pool: str
+    opening: int
+    blocks: bool
+    spare_pool: str
+    by_model: bool
+    margin_bps: int
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """A customer and what it has agreed to. `subscription` is None without an open one; `simulated_at` is the sandbox test clock.
 
     `ai_margin_bps`: the customer's own margin on AI usage, instead of its plan's; None without one. `catalog_version`: the price book
-    that was the newest at that moment; no older one may price with these terms.
+    that was the newest at that moment; no older one may price with these terms. `tariffs` remembers by feature code what was worked
+    out from them last.
     """
 
     tenant: Tenant
@@ -82,6 +113,7 @@ class Terms:
     subscription: SubscriptionTerms | None
     ai_margin_bps: int | None = None
     catalog_version: int = 0
+    tariffs: dict[str, Tariff] = field(default_factory=dict[str, Tariff], init=False, repr=False, compare=False)
 
     def now(self, real_now: datetime) -> datetime:
         """The tenant's clock."""

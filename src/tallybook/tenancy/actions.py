@@ -10,7 +10,16 @@ from tallybook.core import errors, ids
 from tallybook.core.tenant import Tenant
 from tallybook.storage.postgres import Connection
 from tallybook.tenancy import rules, store
-from tallybook.tenancy.model import ApiKey, AuthenticatedKey, Installation, NewApiKey, Permissions, StoredResponse, TermsBump
+from tallybook.tenancy.model import (
+    Announcement,
+    ApiKey,
+    AuthenticatedKey,
+    Installation,
+    NewApiKey,
+    Permissions,
+    StoredResponse,
+    TermsBump,
+)
 
 RESPONSES_KEPT = timedelta(hours=24)
 """How long the response to an Idempotency-Key is replayed."""
@@ -100,11 +109,15 @@ async def list_api_keys(connection: Connection, tenant: Tenant, *, limit: int, a
 async def revoke_api_key(
     connection: Connection, tenant: Tenant, now: datetime, key_id: str, *, creator: AuthenticatedKey | None = None
 ) -> None:
-    """Revoke a key for good. Raises NotFound, and Forbidden when a restricted key (`creator`) asks."""
+    """Revoke a key for good. Raises NotFound, and Forbidden when a restricted key (`creator`) asks.
+
+    The tenant's terms change with it, so that the till takes nothing more from a process that can't ask the book about its keys.
+    """
     if creator is not None and creator.permissions is not None:
         raise errors.Forbidden("forbidden", "A restricted key can't delete API keys.")
     if not await store.revoke_api_key(connection, tenant, key_id, now):
         raise errors.NotFound("api_key_not_found", f"There is no API key {key_id}.", param="id")
+    await bump_tenant_terms(connection, tenant)
 
 
 async def authenticate(connection: Connection, text: str, now: datetime) -> AuthenticatedKey | None:
@@ -172,6 +185,21 @@ async def mark_delivered(connection: Connection, bump_ids: Sequence[int], now: d
 async def announce(connection: Connection, tenant: Tenant, topic: str, payload: Mapping[str, object]) -> int:
     """Queue a webhook in the transaction of what it tells of. Returns its id."""
     return await store.announce(connection, tenant, topic, payload)
+
+
+async def waiting_announcements(connection: Connection, *, limit: int) -> list[Announcement]:
+    """Webhooks that wait, oldest first. They are the caller's until its transaction ends; what somebody else holds is left out."""
+    return await store.waiting_announcements(connection, limit)
+
+
+async def mark_announced(connection: Connection, announcement_ids: Sequence[int], now: datetime) -> None:
+    """Note that webhooks are on their way, in the transaction that sends them there."""
+    await store.mark_announced(connection, announcement_ids, now)
+
+
+async def announcements_wait_since(connection: Connection) -> datetime | None:
+    """Since when the oldest webhook waits to be sent on its way; None when none does."""
+    return await store.oldest_announcement(connection)
 
 
 async def recall_response(

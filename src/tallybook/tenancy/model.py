@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tallybook.core.tenant import Tenant
 
@@ -63,6 +64,17 @@ class TermsBump:
     tenant: Tenant
     customer_id: int | None
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A row of the outbox that nobody has been told of yet. `created_at` is the real time."""
+
+    id: int
+    tenant: Tenant
+    topic: str
+    payload: Mapping[str, Any]
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

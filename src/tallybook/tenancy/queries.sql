@@ -1,4 +1,4 @@
--- The only SQL that touches organizations, tenants, api_keys, idempotency_keys, customer_terms, terms_bumps, outbox and installation.
+-- The only SQL that touches organizations, tenants, api_keys, web_sessions, idempotency_keys, customer_terms, terms_bumps, outbox and installation.
 
 -- name: add_organization
 -- Adds an organization.
@@ -72,6 +72,22 @@ UPDATE terms_bumps SET delivered_at = $2 WHERE id = ANY ($1::bigint[]) AND deliv
 -- name: announce
 -- Queues a webhook in the transaction of what it tells of.
 INSERT INTO outbox (tenant_id, topic, payload) VALUES ($1, $2, $3) RETURNING id;
+
+-- name: waiting_announcements
+-- Webhooks that wait, oldest first, but those that another transaction holds.
+SELECT o.id, o.tenant_id, t.organization_id, t.livemode, o.topic, o.payload, o.created_at
+FROM outbox AS o INNER JOIN tenants AS t ON t.id = o.tenant_id
+WHERE o.delivered_at IS NULL
+ORDER BY o.id LIMIT $1
+FOR UPDATE OF o SKIP LOCKED;
+
+-- name: mark_announced
+-- Notes that webhooks are on their way.
+UPDATE outbox SET delivered_at = $2 WHERE id = ANY ($1::bigint[]);
+
+-- name: oldest_announcement
+-- Since when the oldest webhook waits.
+SELECT created_at FROM outbox WHERE delivered_at IS NULL ORDER BY id LIMIT 1;
 
 -- name: add_api_key
 -- Adds a key; only a hash of its secret is stored.
@@ -166,3 +182,28 @@ SELECT id, terms_version FROM tenants;
 -- name: customer_terms_versions
 -- How often the terms of each customer have changed, those that ever did, in parts.
 SELECT tenant_id, customer_id, version FROM customer_terms WHERE customer_id > $1 ORDER BY customer_id LIMIT $2;
+
+-- name: add_web_session
+-- Adds a session, and drops what expired and the oldest of a key that has too many.
+WITH crowded AS (
+    SELECT digest FROM web_sessions WHERE key_id = $2 ORDER BY created_at DESC OFFSET $5 - 1
+), dropped AS (
+    DELETE FROM web_sessions WHERE expires_at <= $3 OR digest IN (SELECT digest FROM crowded)
+)
+INSERT INTO web_sessions (digest, key_id, created_at, expires_at) VALUES ($1, $2, $3, $4);
+
+-- name: key_of_web_session
+-- Finds the key behind a session that has not expired, while the key is good.
+SELECT k.id, k.tenant_id, t.organization_id, t.livemode, k.permissions, k.expires_at
+FROM web_sessions AS s
+INNER JOIN api_keys AS k ON k.id = s.key_id
+INNER JOIN tenants AS t ON t.id = k.tenant_id
+WHERE s.digest = $1 AND s.expires_at > $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2);
+
+-- name: drop_web_session
+-- Ends a session.
+DELETE FROM web_sessions WHERE digest = $1;
+
+-- name: organization_name
+-- Reads the name of an organization.
+SELECT name FROM organizations WHERE id = $1;

@@ -14,6 +14,7 @@ RESOURCES = frozenset(
     {
         "addon",
         "ai_model",
+        "alert",
         "api_key",
         "credit_pack",
         "customer",
@@ -32,9 +33,10 @@ RESOURCES = frozenset(
         "test_clock",
         "transaction",
         "usage",
+        "webhook",
     }
 )
-"""What permissions can be given for: the names of the wire, plus `ai_model`, which is Tallybook's own."""
+"""What permissions can be given for: the names of the wire, plus `ai_model`, `alert` and `webhook`, which are Tallybook's own."""
 READ, WRITE = "read", "write"
 EXPIRES_IN_DAYS_DEFAULT = 365
 EXPIRES_IN_DAYS_MAX = 365

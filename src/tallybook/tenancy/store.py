@@ -8,7 +8,15 @@ from datetime import datetime
 from tallybook.core.tenant import Tenant
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
-from tallybook.tenancy.model import ApiKey, AuthenticatedKey, Installation, Permissions, StoredResponse, TermsBump
+from tallybook.tenancy.model import (
+    Announcement,
+    ApiKey,
+    AuthenticatedKey,
+    Installation,
+    Permissions,
+    StoredResponse,
+    TermsBump,
+)
 
 _SQL = queries.load(__package__)
 
@@ -84,6 +92,31 @@ async def announce(connection: Connection, tenant: Tenant, topic: str, payload: 
     return await connection.fetchval(_SQL["announce"], tenant.id, topic, dict(payload))
 
 
+async def waiting_announcements(connection: Connection, limit: int) -> list[Announcement]:
+    """Webhooks that wait, oldest first, but those that somebody else holds; they are held until the transaction ends."""
+    rows = await connection.fetch(_SQL["waiting_announcements"], limit)
+    return [
+        Announcement(
+            row["id"],
+            Tenant(row["tenant_id"], row["organization_id"], row["livemode"]),
+            row["topic"],
+            row["payload"],
+            row["created_at"],
+        )
+        for row in rows
+    ]
+
+
+async def mark_announced(connection: Connection, announcement_ids: Sequence[int], now: datetime) -> None:
+    """Note that these webhooks are on their way."""
+    await connection.execute(_SQL["mark_announced"], announcement_ids, now)
+
+
+async def oldest_announcement(connection: Connection) -> datetime | None:
+    """Since when the oldest webhook waits; None when none does."""
+    return await connection.fetchval(_SQL["oldest_announcement"])
+
+
 async def add_api_key(connection: Connection, key: ApiKey, secret_sha256: bytes) -> ApiKey:
     """Add a key. Returns it as stored."""
     permissions = None if key.permissions is None else {name: sorted(actions) for name, actions in key.permissions.items()}
@@ -135,6 +168,32 @@ async def touch_api_keys(connection: Connection, used: Mapping[str, datetime]) -
     """Note when keys were last used, in one statement; sorted, so that two processes can't wait for each other."""
     ids = sorted(used)
     await connection.execute(_SQL["touch_api_keys"], ids, [used[key_id] for key_id in ids])
+
+
+async def add_web_session(
+    connection: Connection, digest: bytes, key_id: str, now: datetime, expires_at: datetime, sessions_max: int
+) -> None:
+    """Add a session of a key, which keeps its newest ones up to `sessions_max`."""
+    await connection.execute(_SQL["add_web_session"], digest, key_id, now, expires_at, sessions_max)
+
+
+async def key_of_web_session(connection: Connection, digest: bytes, now: datetime) -> AuthenticatedKey | None:
+    """The key behind a session; None when either of them is gone or over."""
+    row = await connection.fetchrow(_SQL["key_of_web_session"], digest, now)
+    if row is None:
+        return None
+    tenant = Tenant(row["tenant_id"], row["organization_id"], row["livemode"])
+    return AuthenticatedKey(row["id"], tenant, _permissions(row["permissions"]), row["expires_at"])
+
+
+async def drop_web_session(connection: Connection, digest: bytes) -> None:
+    """End a session."""
+    await connection.execute(_SQL["drop_web_session"], digest)
+
+
+async def organization_name(connection: Connection, tenant: Tenant) -> str:
+    """What a tenant's organization is called."""
+    return await connection.fetchval(_SQL["organization_name"], tenant.organization_id)
 
 
 async def lock_idempotency_key(connection: Connection, tenant: Tenant, digest: bytes) -> bool:

@@ -12,8 +12,10 @@ from pathlib import Path
 import msgspec
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tallybook.reports import export
+from tallybook.reports import export, rules
 from tallybook.reports.export import Format
 from tallybook.reports.model import Column, Grain, RawRow, Unit
 
@@ -126,6 +128,29 @@ def test_a_number_that_its_column_cannot_hold_is_an_error_and_never_cut(tmp_path
         export.opened(tmp_path / "a", "csv", COLUMNS) as writer,
     ):
         writer.write([{**row("a"), "events": 2**63}])
+
+
+@given(
+    st.lists(st.none() | st.integers(-(10**28), 10**28), min_size=1), st.sampled_from([Unit.NANO, Unit.PICO_PER_TOKEN, Unit.BPS])
+)
+def test_every_integer_becomes_the_decimal_it_stands_for(values: list[int | None], unit: Unit) -> None:
+    """Mutants: by way of a float; one digit too few."""
+    digits = {Unit.NANO: 9, Unit.PICO_PER_TOKEN: 6, Unit.BPS: 2}[unit]
+    frame = export.Shape([Column("a", unit)], rules.zone("UTC")).frame([{"a": value} for value in values])
+    assert frame["a"].to_list() == [None if value is None else Decimal(f"{value}E-{digits}") for value in values]
+
+
+@pytest.mark.parametrize("value", [10**29, -(10**29), 10**37, 2**127, 10**40])
+def test_an_amount_beyond_all_columns_is_an_error_and_never_something_else(value: int) -> None:
+    shape = export.Shape([Column("a", Unit.NANO)], rules.zone("UTC"))
+    with pytest.raises((pl.exceptions.PolarsError, OverflowError, TypeError)):
+        shape.frame([{"a": value}, {"a": None}])
+
+
+@given(st.lists(st.none() | st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)), min_size=1))  # noqa: DTZ001
+def test_every_time_is_kept_to_the_microsecond(values: list[datetime | None]) -> None:
+    frame = export.Shape([Column("a", Unit.INSTANT)], rules.zone("UTC")).frame([{"a": value} for value in values])
+    assert frame["a"].to_list() == values
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])

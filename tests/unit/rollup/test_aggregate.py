@@ -145,7 +145,7 @@ def test_a_record_whose_effect_is_unknown_changes_no_pool(record: Record, outcom
     assert found.pools == [(1, "good", 1, 0, 2, 0, 0, False)]
 
 
-_OTHER_VERSION = msgspec.msgpack.encode((2, log.ACCEPTED_MS, [], []))
+_OTHER_VERSION = msgspec.msgpack.encode((3, log.ACCEPTED_MS, [], []))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", _OTHER_VERSION, log.entry([], accepted_at_ms=5)])

@@ -9,6 +9,7 @@ STATUSES: Mapping[str, str] = {
     "403": "The key is valid and may not do this.",
     "404": "There is no such object in this organization and mode.",
     "409": "The request contradicts something recorded before.",
+    "410": "This operation was retired.",
     "413": "The body is larger than the operation takes.",
     "429": "Too much at once; wait as long as `Retry-After` says.",
     "500": "Something broke on this side.",
@@ -16,6 +17,7 @@ STATUSES: Mapping[str, str] = {
 }
 
 CODES: Mapping[str, str] = {
+    "alert_not_found": "There is no such alert.",
     "alias_not_found": "The organization has no such name for a model.",
     "already_has_active_subscription": "The customer has a subscription that runs. Cancel it first, or change it.",
     "already_scheduled": "The subscription ends at a moment that is already set. Nothing to do.",
@@ -78,11 +80,15 @@ CODES: Mapping[str, str] = {
     "subscription_not_found": "There is no such subscription.",
     "terms_changing": "The customer's plan changed several times while the event was priced. Send the same ids again.",
     "till_full": "Redis is nearly out of memory. An operator has to give it more, or let the book catch up.",
+    "till_is_foreign": "For operators: Redis holds another installation's till, which only `rebuild --force` replaces.",
     "till_is_whole": "For operators: there is nothing to rebuild; `--force` does it all the same.",
     "till_unavailable": "Redis did not answer. Send the same ids again; nothing is counted twice.",
     "till_unknown": "Redis does not hold this installation's data. An operator has to run `tallybook rebuild`.",
     "too_many_connections": "The process takes no more connections. Wait as long as `Retry-After` says.",
     "unauthorized": "The API key is missing, malformed, unknown, expired or revoked.",
     "usage_event_not_found": "There is no such usage event in this organization and mode.",
+    "webhook_delivery_not_found": "The endpoint has no such delivery, or it was forgotten a month after its end.",
+    "webhook_inactive": "The endpoint is switched off. Set `isActive`, then send again.",
+    "webhook_not_found": "There is no such webhook endpoint.",
     "validation_error": "A field breaks a rule; `param` names the first one and `details` all that were found.",
 }

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from tallybook.core import errors
@@ -27,7 +27,9 @@ _SWEEP_S = 1.0
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 VERSION_HEADER = "commet-version"
 
+_encode = msgspec.json.Encoder().encode
 HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Replying = Callable[[int, bytes, str], web.StreamResponse]
 _Answering = Callable[[web.Request, str, bool], Awaitable[bytes]]
 
 
@@ -44,12 +46,12 @@ class Frame:
         self._began_s: dict[asyncio.Task[object], float] = {}
         self._overdue: set[asyncio.Task[object]] = set()
 
-    def handler(self, operation: Operation) -> HttpHandler:
-        """The function that answers an operation."""
+    def handler(self, operation: Operation, reply_with: _Replying = replies.json_reply) -> HttpHandler:
+        """The function that answers an operation; `reply_with` makes its good answers."""
         answering = self._hot(operation) if operation.hot else self._ordinary(operation)
-        return self._framed(operation, answering)
+        return self._framed(operation, answering, reply_with)
 
-    def _framed(self, operation: Operation, answering: _Answering) -> HttpHandler:
+    def _framed(self, operation: Operation, answering: _Answering, reply_with: _Replying) -> HttpHandler:
         new_request_id, status = self.new_request_id, operation.status
         observe = None if operation.hot else metrics.HTTP_SECONDS.labels(operation.id).observe
 
@@ -66,7 +68,7 @@ class Frame:
                 body = await answering(request, request_id, is_older)
                 if is_older:
                     body = shapes.enveloped(body)
-                reply = replies.json_reply(status, body, request_id)
+                reply: web.StreamResponse = reply_with(status, body, request_id)
             except Exception as error:  # noqa: BLE001 - the one place that turns whatever happens into an answer
                 problem = replies.explain(error)
                 metrics.count_error(operation.id, problem.code)
@@ -127,9 +129,9 @@ class Frame:
                 body, idempotency_key = older_wire.body(operation.id, body, idempotency_key)
             call = HotCall(key.tenant, key, body, now, services, idempotency_key, request_id, spend, is_older)
             result = await handler(call)
-            if is_older and isinstance(result, dict):
-                older_wire.add_names(operation.id, result, idempotency_key)
-            return result if isinstance(result, bytes) else orjson.dumps(result)
+            if is_older:
+                result = older_wire.named(operation.id, result, idempotency_key)
+            return _encode(result)
 
         return answer
 

@@ -111,6 +111,15 @@ def answer(operation_id: str, plain: bytes) -> bytes:
     return orjson.dumps(tree)
 
 
+def named(operation_id: str, result: object, key: str | None) -> object:
+    """A hot operation's result with the older names beside today's."""
+    if operation_id not in _ANSWERED:
+        return result
+    shown = cast("dict[str, object]", msgspec.to_builtins(result))
+    add_names(operation_id, shown, key)
+    return shown
+
+
 def add_names(operation_id: str, shown: dict[str, object], key: str | None) -> None:
     """Give an object that is answered its older names."""
     _add(shown, _ANSWERED.get(operation_id, {}))

@@ -120,6 +120,7 @@ def _header_parameters(operation: Operation) -> list[Json]:
 
 def _answer(operation: Operation, schemas: _Schemas) -> Json:
     item = schemas.of(operation.returns) if operation.returns is not None else {}
+    item = {"anyOf": [item, {"type": "null"}]} if operation.nullable else item
     more: Json = {"hasMore": {"type": "boolean"}, "nextCursor": {"type": ["string", "null"]}} if operation.is_list else {}
     data = {"type": "array", "items": item} if operation.is_list else item
     plain = _object({"object": {"const": "list"}, "data": data, **more}) if operation.is_list else item
@@ -136,12 +137,10 @@ def _object(properties: Mapping[str, object]) -> Json:
 
 
 def _errors(operation: Operation) -> Json:
-    statuses = ["400", "401", "403", "404", "413", "429", "500", "503"]
-    if operation.writes:
-        statuses.insert(4, "409")
-    if operation.hot:
-        statuses.insert(2, "402")
-    return {status: {"$ref": f"#/components/responses/Error{status}"} for status in statuses}
+    statuses = {400, 401, 403, 404, 413, 429, 500, 503, *operation.refusals}
+    statuses |= {409} if operation.writes else set()
+    statuses |= {402} if operation.hot else set()
+    return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in sorted(statuses)}
 
 
 def _error_responses() -> Json:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self, cast
 
 from aiohttp import web
@@ -9,6 +10,10 @@ from aiohttp import web
 from tallybook.core import errors
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.http import replies, shapes
+
+Line = tuple[str, str]
+"""Method and path as they stand in the request."""
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger(__name__)
 _CALLERS_FAULT = 400
@@ -58,9 +63,9 @@ class _Server(web.Server):
     connections_max = 0
 
     @classmethod
-    def like(cls, server: web.Server, connections_max: int) -> Self:
+    def like(cls, server: web.Server, connections_max: int, straight: Mapping[Line, Handler]) -> Self:
         """A server with the same handler and settings."""
-        made = cls(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001 - a subclass reads its own kind
+        made = cls(_past_the_router(straight, server.request_handler), request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001 - a subclass reads its own kind
         made.connections_max = connections_max
         return made
 
@@ -74,15 +79,36 @@ class _Server(web.Server):
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
-class Runner(web.AppRunner):
-    """Runs an application with the protocol above, on `connections_max` connections at most."""
+def _past_the_router(straight: Mapping[Line, Handler], general: Handler) -> Handler:
+    """Look the handler up by what the request line says, word for word; whatever else it says is for the router."""
 
-    def __init__(self, application: web.Application, *, connections_max: int, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        handler = straight.get((request.method, request.raw_path))
+        return general(request) if handler is None or "Expect" in request.headers else handler(request)
+
+    return handle
+
+
+class Runner(web.AppRunner):
+    """Runs an application with the protocol above, on `connections_max` connections at most.
+
+    Requests with one of the methods and paths of `straight` go to its handler without a detour.
+    """
+
+    def __init__(
+        self,
+        application: web.Application,
+        *,
+        connections_max: int,
+        straight: Mapping[Line, Handler],
+        **settings: Any,  # noqa: ANN401 - aiohttp's own
+    ) -> None:
         super().__init__(application, **settings)
         self._connections_max = connections_max
+        self._straight = straight
 
     async def _make_server(self) -> web.Server:
-        return _Server.like(await super()._make_server(), self._connections_max)
+        return _Server.like(await super()._make_server(), self._connections_max, self._straight)
 
 
 def _too_many() -> bytes:

@@ -3,9 +3,12 @@
 import itertools
 import logging
 import secrets
+import time
 from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from tallybook.core import errors
 from tallybook.entrypoints.http import shapes
@@ -14,6 +17,7 @@ from tallybook.storage import postgres, redis
 JSON = "application/json"
 REQUEST_ID_HEADER = "x-request-id"
 _PLACE_BYTES = 6
+_CONNECTION = {True: b"Connection: keep-alive\r\n", False: b"Connection: close\r\n"}
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +34,40 @@ def json_reply(status: int, body: bytes, request_id: str) -> web.Response:
     return web.Response(
         status=status, body=body, headers={"Content-Type": JSON, REQUEST_ID_HEADER: request_id, "Server": "tallybook"}
     )
+
+
+class Straight(web.StreamResponse):
+    """A good answer of the usage path, written in one piece: a third of what the general way through aiohttp costs."""
+
+    def __init__(self, status: int, body: bytes, request_id: str) -> None:
+        self._status = status
+        self._whole_body = body
+        self._request_id = request_id
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write everything. Raises ConnectionResetError when the caller has gone."""
+        self._keep_alive = request.keep_alive
+        connection = b"" if self._keep_alive and request.version == HttpVersion11 else _CONNECTION[self._keep_alive]
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        body = self._whole_body
+        head = b"HTTP/1.1 %d OK\r\n%b%b%b\r\nContent-Length: %d\r\n\r\n"
+        transport.write(
+            head % (self.status, connection, _fixed_headers(int(time.time())), self._request_id.encode(), len(body)) + body
+        )
+        await request.writer.drain()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: it is all written."""
+        assert not data
+
+
+@lru_cache(maxsize=1)
+def _fixed_headers(now_s: int) -> bytes:
+    """The headers of a second, up to the request id."""
+    date = formatdate(now_s, usegmt=True)
+    return f"Content-Type: {JSON}\r\nServer: tallybook\r\nDate: {date}\r\n{REQUEST_ID_HEADER}: ".encode()
 
 
 def error_reply(problem: errors.TallybookError, request_id: str) -> web.Response:

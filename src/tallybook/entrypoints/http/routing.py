@@ -75,7 +75,7 @@ class ListQuery(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_o
 
 
 Handler = Callable[[Call], Awaitable[object]]
-HotHandler = Callable[[HotCall], Awaitable[bytes | Mapping[str, object]]]
+HotHandler = Callable[[HotCall], Awaitable[msgspec.Struct | Mapping[str, object]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,8 @@ class Operation:
     `path` is without the /api/v1 prefix; a parameter that may hold slashes is `{id:.+}`. `permission` is the resource that a
     restricted key must have: "read", and for writes (any method but GET, unless `reads`) "write" too. `returns` is the response
     Struct, of one item when `is_list`. `secret`: the response shows a secret, so what is stored of it is sealed.
-    `hot`: the handler takes a HotCall and returns JSON or a dict; it sees to transaction, tenant clock and replays itself.
+    `hot`: the handler takes a HotCall and returns a Struct or a dict; it sees to transaction, tenant clock and replays itself.
+    `refusals`: statuses it may answer with beside those that all operations share. `nullable`: the answer may be null.
     """
 
     method: str
@@ -103,6 +104,8 @@ class Operation:
     hot: bool = False
     secret: bool = False
     body_max: int = BODY_BYTES_MAX
+    refusals: tuple[int, ...] = ()
+    nullable: bool = False
     example: Mapping[str, object] | None = None
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
@@ -12,6 +13,7 @@ from aiohttp import web
 from tallybook.core import errors
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.http import bodies, docs_page, older_wire, openapi, protocol, replies, resources, routing, shapes
+from tallybook.entrypoints.http.dashboard.pages import Dashboard
 from tallybook.entrypoints.http.frame import VERSION_HEADER, Frame, HttpHandler
 from tallybook.entrypoints.http.health import HealthPages
 from tallybook.entrypoints.http.routing import Operation
@@ -26,8 +28,11 @@ _ANYTHING = "/{anything}"
 _ANYTHING_PATTERN = "/{anything:.*}"
 _SHOWN_CHARACTERS_MAX = 200
 _OLDER_ROUTE = "older_"
+_PARAMETER = re.compile(r"\{[^{}]*\}")
 
 FRAME = web.AppKey("frame", Frame)
+STRAIGHT = web.AppKey("straight", dict[protocol.Line, HttpHandler])
+"""Handlers of the usage path by the request line, for the runner to call without the router."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,12 +49,18 @@ def make_application(services: Services, operations: Iterable[Operation] | None 
     frame = Frame(services)
     application = web.Application(client_max_size=routing.BODY_BYTES_MAX)
     application[FRAME] = frame
+    application[STRAIGHT] = {
+        (operation.method, BASE + operation.path): frame.handler(operation, replies.Straight)
+        for operation in every
+        if operation.hot
+    }
     handlers = {operation.id: frame.handler(operation) for operation in every}
     for operation in every:
         _add(application, operation, _as_it_was(operation, handlers))
     unknown = _unknown(frame, application)
     _add_older_routes(application, handlers, unknown)
     _add_pages(application, frame, every)
+    Dashboard(frame).add_to(application)
     application.router.add_route("*", _ANYTHING_PATTERN, unknown)
     application.cleanup_ctx.append(_noting_last_use)
     application.cleanup_ctx.append(_giving_up)
@@ -80,6 +91,7 @@ async def serve(
         auto_decompress=False,
         shutdown_timeout=float(services.settings.drain_s),
         connections_max=services.settings.connections_max,
+        straight=application[STRAIGHT],
     )
     await runner.setup()
     try:
@@ -189,12 +201,14 @@ def _unknown(frame: Frame, application: web.Application) -> HttpHandler:
 
 
 async def _methods_of(application: web.Application, request: web.Request) -> list[str]:
-    """Methods that the path would take."""
-    found: set[str] = set()
+    """Methods that the path would take, as the most literal of the described paths that fit it says."""
+    found: dict[str, set[str]] = {}
     for resource in application.router.resources():
         if resource.canonical != _ANYTHING and not (resource.name or "").startswith(_OLDER_ROUTE):
-            found |= (await resource.resolve(request))[1]
-    return sorted(found)
+            literal = _PARAMETER.sub("", resource.canonical)
+            found.setdefault(literal, set()).update((await resource.resolve(request))[1])
+    fitting = [literal for literal, methods in found.items() if methods]
+    return sorted(found[max(fitting, key=len)]) if fitting else []
 
 
 def _shown(request: web.Request) -> str:

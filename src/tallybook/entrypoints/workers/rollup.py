@@ -29,8 +29,8 @@ _OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError)
 class Rollup:
     """What the loop works with.
 
-    `epoch` is that of the till whose log is read (None: whatever is there). `observe` is told of each pass, `observe_gap` of each look
-    at a partition that lost entries.
+    `epoch` is that of the till whose log is read (None: whatever is there). `also` is done in each pass's transaction. `observe` is
+    told of each pass, `observe_gap` of each look at a partition that lost entries.
     """
 
     database: Pool
@@ -39,6 +39,7 @@ class Rollup:
     partitions: int
     clock: Clock
     epoch: Callable[[], str | None] = lambda: None
+    also: actions.Also | None = None
     observe: Callable[[PassResult], None] = lambda _result: None
     observe_gap: Callable[[GapError], None] = lambda _gap: None
 
@@ -96,7 +97,7 @@ async def _pass(rollup: Rollup, progress: _Progress, now_s: float) -> float:
     working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
     if not working:
         return _RENEW_S / 4
-    result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock(), rollup.epoch())
+    result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock(), rollup.epoch(), rollup.also)
     progress.level_at = now_s
     rollup.observe(result)
     return _pause(result)

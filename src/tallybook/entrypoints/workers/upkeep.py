@@ -3,10 +3,12 @@
 import asyncio
 import logging
 
+from tallybook.alerts import actions as alerts
 from tallybook.entrypoints.workers import pause
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
 from tallybook.tenancy import actions as tenancy
+from tallybook.webhooks import actions as webhooks
 
 _LOG = logging.getLogger(__name__)
 _HOUR_S = 3600.0
@@ -25,7 +27,13 @@ async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
 
 async def forget_in_book(services: Services, stop: asyncio.Event) -> None:
     """Old responses, changes of terms and webhooks, in batches of their own transaction until none is left."""
-    for forget in (tenancy.forget_responses, tenancy.forget_bumps, tenancy.forget_announcements):
+    for forget in (
+        tenancy.forget_responses,
+        tenancy.forget_bumps,
+        tenancy.forget_announcements,
+        webhooks.forget_deliveries,
+        alerts.forget,
+    ):
         async with services.database.acquire() as connection:
             while not stop.is_set() and await forget(connection, services.clock()):
                 pass

@@ -42,6 +42,15 @@ CREATE TABLE api_keys (
 );
 CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id, created_at);
 
+-- A key that somebody signed in with in a browser. The cookie holds the only copy of what the digest is of.
+CREATE TABLE web_sessions (
+    digest          bytea PRIMARY KEY CHECK (length(digest) = 32),
+    key_id          text NOT NULL REFERENCES api_keys (id),
+    created_at      timestamptz NOT NULL,
+    expires_at      timestamptz NOT NULL
+);
+CREATE INDEX web_sessions_by_key ON web_sessions (key_id, created_at);
+
 CREATE TABLE idempotency_keys (
     tenant_id       integer NOT NULL REFERENCES tenants (id),
     key_digest      bytea NOT NULL,

@@ -53,7 +53,8 @@ CREATE TABLE ai_price_overrides (
     price           jsonb NOT NULL,
     effective_from  timestamptz NOT NULL,
     effective_to    timestamptz,
-    created_at      timestamptz NOT NULL,
+    reaches_back    boolean NOT NULL,       -- set without a date: a model's first price then also prices what happened before
+    created_at      timestamptz NOT NULL,   -- real time; the dates above are by the tenant's clock
     CHECK (effective_to >= effective_from)
 );
 CREATE INDEX ai_price_overrides_by_tenant ON ai_price_overrides (tenant_id, id);

@@ -5,6 +5,7 @@ from tallybook.entrypoints.http.resources import (
     ai_models_margin,
     ai_models_news,
     ai_models_own,
+    alerts,
     api_keys,
     customers,
     feature_access,
@@ -17,6 +18,7 @@ from tallybook.entrypoints.http.resources import (
     test_clock,
     usage,
     usage_events,
+    webhooks,
 )
 from tallybook.entrypoints.http.routing import Resource
 
@@ -33,6 +35,8 @@ MODULES: tuple[Resource, ...] = (
     reports,
     reports_events,
     test_clock,
+    alerts,
+    webhooks,
     ai_models_own,
     ai_models_news,
     ai_models_margin,

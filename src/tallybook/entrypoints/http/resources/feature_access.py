@@ -141,6 +141,7 @@ OPERATIONS = (
         handler=get,
         query=AccessQuery,
         returns=FeatureAccess,
+        refusals=(402,),
     ),
     Operation(
         method="GET",

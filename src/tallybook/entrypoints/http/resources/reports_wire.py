@@ -14,9 +14,6 @@ from tallybook.reports import rules, store
 from tallybook.reports.model import Answer, Column, Filters, Question, RawRow, ReportName
 
 LIMIT_MAX = 1000
-_HOUR = timedelta(hours=1)
-_AHEAD = timedelta(minutes=5)
-"""How far ahead of the clock an event may be dated."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Words = Annotated[str, msgspec.Meta(max_length=512, description="words separated by commas")]
@@ -89,7 +86,7 @@ class Report(msgspec.Struct, rename="camel", kw_only=True):
 async def question(call: Call, report: ReportName, words: str, query: TimeQuery) -> Question:
     """The question that a query asks. Raises NotFound for a customer or feature that is not there, and ValidationError."""
     in_zone = rules.zone(query.time_zone)
-    ends_at = moment("to", query.to, query.time_zone) or _end_of_hour(call.now)
+    ends_at = moment("to", query.to, query.time_zone) or rules.end_of_hour(call.now)
     first = datetime.date(ends_at.astimezone(in_zone) - timedelta(microseconds=1)).replace(day=1)
     starts_at = moment("from", query.from_, query.time_zone) or rules.local_midnight(first, in_zone)
     if starts_at >= ends_at:
@@ -105,12 +102,6 @@ def moment(field: str, text: str | None, time_zone: str) -> datetime | None:
         return None
     found = moments.parse(field, text)
     return rules.local_midnight(date.fromisoformat(text), rules.zone(time_zone)) if rules.is_date(text) else found
-
-
-def _end_of_hour(now: datetime) -> datetime:
-    """The first whole hour after everything that can have been recorded."""
-    ahead = now + _AHEAD + _HOUR
-    return ahead.replace(minute=0, second=0, microsecond=0)
 
 
 async def read_filters(call: Call, query: TimeQuery, pool: str | None = None) -> Filters:

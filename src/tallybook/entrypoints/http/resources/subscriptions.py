@@ -238,6 +238,7 @@ OPERATIONS = (
         handler=get_active,
         query=ActiveQuery,
         returns=wire.Subscription,
+        nullable=True,
     ),
     Operation(
         method="GET",
@@ -288,6 +289,7 @@ OPERATIONS = (
         handler=adjust_balance,
         body=AdjustBalance,
         returns=BalanceAdjustment,
+        refusals=(402,),
         example={"amount": 50000, "reason": "Goodwill after an incident", "type": "balance"},
     ),
 )

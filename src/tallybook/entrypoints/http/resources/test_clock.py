@@ -151,5 +151,6 @@ OPERATIONS = (
         summary="Retired: advancing the clock bills what falls due.",
         permission="test_clock",
         handler=process_billing,
+        refusals=(410,),
     ),
 )

@@ -1,13 +1,14 @@
 """Usage over HTTP: events one at a time and in batches, the check before and the correction after."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from tallybook.core import errors
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.http.resources import usage_wire
+from tallybook.entrypoints.http.resources.usage_wire import Property, UsageBatch, UsageEvent
 from tallybook.entrypoints.http.routing import HotCall, Operation
 from tallybook.flows import check, correction, simulated_times, usage
 from tallybook.flows.usage import Result, Settled, Source
@@ -16,13 +17,6 @@ from tallybook.receive.model import Event
 
 SINGLE_BYTES_MAX = 16_384
 BATCH_BYTES_MAX = 262_144
-
-
-class Property(msgspec.Struct, forbid_unknown_fields=True):
-    """One entry of an event's properties."""
-
-    property: str
-    value: str
 
 
 class TrackUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
@@ -75,34 +69,6 @@ class SetUsage(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_on
     reason: str | None = None
 
 
-class Consumption(msgspec.Struct, rename="camel"):
-    """What was deducted and what is left: credits, or money in rate scale (10000 = $1.00).
-
-    Credits are exact: part of a unit deducts part of its credits.
-    """
-
-    model: Literal["credits", "balance"]
-    deducted: float
-    remaining: float
-    blocked: bool
-
-
-class UsageEvent(msgspec.Struct, rename="camel", kw_only=True):
-    """A recorded event."""
-
-    id: str
-    feature_code: str
-    value: float
-    customer_id: str
-    event_id: str | None
-    ts: str
-    created_at: str
-    properties: list[Property]
-    consumption: Consumption | msgspec.UnsetType = msgspec.UNSET
-    object: str = "usage_event"
-    livemode: bool = False
-
-
 class UsageCheck(msgspec.Struct, rename="camel", kw_only=True):
     """Whether a usage would be taken. Further fields depend on `consumptionModel`: what is left, and what it would cost."""
 
@@ -133,39 +99,7 @@ class UsageAdjustment(msgspec.Struct, rename="camel", kw_only=True):
     livemode: bool = False
 
 
-class BatchError(msgspec.Struct):
-    """Why an event of a batch was not taken."""
-
-    type: str
-    code: str
-    message: str
-    param: str | None
-    details: Any
-
-
-class BatchResult(msgspec.Struct, omit_defaults=True):
-    """What became of one event of a batch."""
-
-    status: Literal["accepted", "duplicate", "conflict", "rejected", "invalid", "retry"]
-    event: UsageEvent | None = None
-    error: BatchError | None = None
-
-
-class UsageBatch(msgspec.Struct, rename="camel", kw_only=True):
-    """One result per event, in the order they were sent, and how many there are of each kind."""
-
-    results: list[BatchResult]
-    accepted: int
-    duplicates: int
-    conflicts: int
-    rejected: int
-    invalid: int
-    retry: int
-    object: str = "usage_batch"
-    livemode: bool = False
-
-
-async def track(call: HotCall) -> usage_wire.Json:
+async def track(call: HotCall) -> UsageEvent:
     """POST /usage/events. A repeat is a 409 that carries the original, or the original answer when the request is a replay."""
     event = receive.parse_one(call.body)
     if call.is_older:
@@ -186,10 +120,10 @@ async def track(call: HotCall) -> usage_wire.Json:
 def _duplicate(settled: Settled) -> errors.Conflict:
     event = settled.priced.event
     message = f"Event {event.event_id} of customer {event.customer_id} was recorded before; `details` has the original."
-    return errors.Conflict("duplicate", message, param="eventId", details=usage_wire.event(settled))
+    return errors.Conflict("duplicate", message, param="eventId", details=msgspec.to_builtins(usage_wire.event(settled)))
 
 
-async def track_batch(call: HotCall) -> usage_wire.Json:
+async def track_batch(call: HotCall) -> UsageBatch:
     """POST /usage/events/batch. Always one result per event; an error of one never costs another."""
     events = receive.parse_batch(call.body)
     if call.is_older:

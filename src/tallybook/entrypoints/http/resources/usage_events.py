@@ -6,7 +6,7 @@ import msgspec
 
 from tallybook.core import clock, ids, money, pools
 from tallybook.core.pools import PoolKind
-from tallybook.entrypoints.http.resources.usage import Property
+from tallybook.entrypoints.http.resources.usage_wire import Property
 from tallybook.entrypoints.http.routing import Call, Operation
 from tallybook.flows import booked_events, void
 from tallybook.rollup import events

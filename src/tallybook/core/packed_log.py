@@ -1,0 +1,223 @@
+"""The records of one log entry by columns, as Python writes them and the till's script copies them into the log.
+
+    [identities, fingerprints of payloads, those of Idempotency-Keys, columns]
+
+The first three are bytes, 16, 8 and 4 a record (or no keys at all), which the script reads by position. A column is what every record
+has, or one value a record; what many records share stands once, in a table.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from tallybook.core import money
+from tallybook.core.records import DIGEST_BYTES, IDEMPOTENCY_BYTES, PAYLOAD_BYTES, Record
+
+Value = TypeVar("Value")
+Column = Value | list[Value]
+"""The value that all records have, or each record's own."""
+
+_NO_DIGEST = bytes(DIGEST_BYTES)
+_NO_KEY = bytes(IDEMPOTENCY_BYTES)
+_BIN32 = struct.Struct(">BI")
+
+
+class Account(NamedTuple):
+    """Who used what, and what pays for it. The fields are those of `Record`; `pool` ends before the start of its period, if it can."""
+
+    tenant_id: int
+    customer_id: int
+    feature_id: int
+    period_start_s: int
+    pool: str
+
+
+class Price(NamedTuple):
+    """How usage was priced. The fields are those of `Record`."""
+
+    model: str | None
+    matched_by: str | None
+    service_tier: str | None
+    price_id: int
+    margin_bps: int
+    input_pico: int
+    output_pico: int
+    cache_read_pico: int
+    cache_write_pico: int
+    cache_write_1h_pico: int
+    web_search_pico: int
+    catalog_version: int
+
+
+class Columns(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is said of records beside their identities. The names are those of `Record`, but for what is told here.
+
+    `counts` says how many records of each account stand together, `price` is a place in the table. An event id goes on after
+    `id_prefix`, a time after `occurred_from_ms`.
+    `quantity_beyond` is the quantity less the tokens in and out, which are the quantity of AI usage.
+    """
+
+    accounts: list[Account]
+    counts: Column[int]
+    prices: list[Price]
+    price: Column[int]
+    id_prefix: str
+    event_id: Column[str | None]
+    occurred_from_ms: int
+    occurred_ms: Column[int]
+    quantity_beyond: Column[int]
+    kind: Column[int]
+    amount: Column[int]
+    belongs_to_s: Column[int]
+    properties: Column[dict[str, str] | None]
+    reason: Column[str | None]
+    cost_nano: Column[int]
+    input_tokens: Column[int]
+    output_tokens: Column[int]
+    cache_read_tokens: Column[int]
+    cache_write_tokens: Column[int]
+    cache_write_1h_tokens: Column[int]
+    web_searches: Column[int]
+    voids: Column[str | None]
+
+
+class Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """All of it."""
+
+    digests: bytes
+    payloads: bytes
+    keys: bytes
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.digests) // DIGEST_BYTES
+
+
+_PLAIN = Columns.__struct_fields__[9:]
+_place = Record.__struct_fields__.index
+_DIGEST, _FINGERPRINT, _EVENT_ID, _OCCURRED = map(_place, ("digest", "fingerprint", "event_id", "occurred_at_ms"))
+_plain_of = itemgetter(*map(_place, _PLAIN))
+_price_of = itemgetter(*map(_place, Price._fields))
+_measures_of = itemgetter(*map(_place, ("quantity_nano", "input_tokens", "output_tokens")))
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def account(tenant_id: int, customer_id: int, feature_id: int, period_start_s: int, pool: str) -> Account:
+    """A row of the table of accounts; `pool` is the whole name."""
+    end = str(period_start_s)
+    return Account(tenant_id, customer_id, feature_id, period_start_s, pool[: -len(end)] if pool.endswith(f".{end}") else pool)
+
+
+def pack(records: Iterable[Sequence[Any]], accounts: Sequence[Account], counts: Sequence[int]) -> bytes:
+    """Records, each as the values of its fields, as bytes. `accounts` says whose they are, `counts` how many of each stand together."""
+    columns = list(zip(*records, strict=True))
+    fingerprints: Sequence[bytes] = columns[_FINGERPRINT]
+    keys = b"".join([fingerprint[PAYLOAD_BYTES:] for fingerprint in fingerprints])
+    packed = (
+        _binary(b"".join([digest or _NO_DIGEST for digest in columns[_DIGEST]])),
+        _binary(b"".join([fingerprint[:PAYLOAD_BYTES] for fingerprint in fingerprints])),
+        _binary(keys if any(keys) else b""),
+        _encode([accounts, _column(counts), *_prices(columns), *_beginnings(columns), *map(_column, _plain_of(columns))]),
+    )
+    return b"\x94" + b"".join(packed)
+
+
+def _binary(data: bytes) -> bytes:
+    """Always with a header of five bytes, so that the script finds what it looks for."""
+    return _BIN32.pack(0xC6, len(data)) + data
+
+
+def _prices(columns: Sequence[Sequence[Any]]) -> tuple[object, object]:
+    """The table, and the place in it of each record's."""
+    places: dict[tuple[object, ...], int] = {}
+    rows = zip(*_price_of(columns), strict=True)
+    column = [places.setdefault(row, len(places)) for row in rows]
+    return list(places), _column(column)
+
+
+def _beginnings(columns: Sequence[Sequence[Any]]) -> Iterator[object]:
+    """Columns that are said by how they differ from something."""
+    yield from _after_prefix(columns[_EVENT_ID])
+    occurred: Sequence[int] = columns[_OCCURRED]
+    first = min(occurred)
+    yield first
+    yield _column([moment - first for moment in occurred])
+    measures = zip(*_measures_of(columns), strict=True)
+    yield _column([quantity - (taken + given) * money.NANO for quantity, taken, given in measures])
+
+
+def _after_prefix(event_ids: Sequence[str | None]) -> tuple[str, object]:
+    """What all ids begin with, and the column of how each goes on."""
+    texts = [event_id for event_id in event_ids if event_id is not None]
+    if len(texts) < len(event_ids):
+        return "", _column(event_ids)
+    prefix = os.path.commonprefix([min(texts), max(texts)])
+    return prefix, _column([text[len(prefix) :] for text in texts])
+
+
+def _column(values: Sequence[Value]) -> Value | Sequence[Value]:
+    return values[0] if values.count(values[0]) == len(values) else values
+
+
+def pool_of(account: Account) -> str:
+    """The pool's whole name."""
+    return f"{account.pool}{account.period_start_s}" if account.pool.endswith(".") else account.pool
+
+
+def spread(column: Any, count: int) -> list[Any]:  # noqa: ANN401 - a column of any of the types above
+    """One value a record. Raises msgspec.ValidationError for a column of another length."""
+    if not isinstance(column, list):
+        return [column] * count
+    values = cast("list[Any]", column)
+    if len(values) != count:
+        raise msgspec.ValidationError(f"a column of {len(values)} values for {count} records")
+    return values
+
+
+def pieces(data: bytes, size: int, count: int) -> list[bytes]:
+    """Bytes in pieces of a size. Raises msgspec.ValidationError when there are not as many."""
+    if len(data) != size * count:
+        raise msgspec.ValidationError(f"{len(data)} bytes for {count} records of {size} each")
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def account_places(columns: Columns) -> list[int]:
+    """The place in the table of each record's account."""
+    counts = spread(columns.counts, len(columns.accounts))
+    return [place for place, count in enumerate(counts) for _ in range(count)]
+
+
+def unpack(packed: Packed) -> list[Record]:
+    """The records again, in their order. Raises msgspec.ValidationError for columns that do not fit together."""
+    count, columns = len(packed), packed.columns
+    keys = pieces(packed.keys, IDEMPOTENCY_BYTES, count) if packed.keys else [_NO_KEY] * count
+    payloads = pieces(packed.payloads, PAYLOAD_BYTES, count)
+    found = {name: spread(getattr(columns, name), count) for name in _PLAIN}
+    accounts = account_places(columns)
+    if len(accounts) != count:
+        raise msgspec.ValidationError(f"accounts of {len(accounts)} records for {count}")
+    found |= _rows(columns.accounts, Account._fields, accounts)
+    found |= _rows(columns.prices, Price._fields, spread(columns.price, count))
+    found |= {
+        "pool": [pool_of(columns.accounts[place]) for place in accounts],
+        "digest": [b"" if digest == _NO_DIGEST else digest for digest in pieces(packed.digests, DIGEST_BYTES, count)],
+        "fingerprint": [payload + key for payload, key in zip(payloads, keys, strict=True)],
+        "event_id": [None if rest is None else columns.id_prefix + rest for rest in spread(columns.event_id, count)],
+        "occurred_at_ms": [columns.occurred_from_ms + ms for ms in spread(columns.occurred_ms, count)],
+    }
+    tokens = zip(spread(columns.quantity_beyond, count), found["input_tokens"], found["output_tokens"], strict=True)
+    found["quantity_nano"] = [beyond + (taken + given) * money.NANO for beyond, taken, given in tokens]
+    return [Record(*values) for values in zip(*(found[name] for name in Record.__struct_fields__), strict=True)]
+
+
+def _rows(table: Sequence[tuple[Any, ...]], names: Sequence[str], places: Iterable[int]) -> dict[str, list[Any]]:
+    """The columns of a table, a value a record. Raises msgspec.ValidationError for a place beyond the table."""
+    try:
+        rows = [table[place] for place in places]
+    except IndexError as error:
+        raise msgspec.ValidationError("a place beyond its table") from error
+    return {name: [row[number] for row in rows] for number, name in enumerate(names)}
