@@ -15,7 +15,7 @@ CHECKS := check-lint check-format check-types check-layers check-dependencies ch
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check bench crash mutants schema format clean $(CHECKS)
+.PHONY: help setup demo dev test check bench crash properties contract mutants schema format clean $(CHECKS)
 
 help:
 	@sed -n '3,6s/^# *//p' Makefile
@@ -49,6 +49,13 @@ bench: .venv/for-development
 
 crash: .venv/for-development
 	$(BIN)/python -m tests.crash --kills 1000 --seed 1 $(ARGS)
+
+# The till beside its model, and the described API under schemathesis: the long forms of what every test run does in short.
+properties: .venv/for-development
+	$(BIN)/python -m tests.properties --steps 100000 --seed 1 $(ARGS)
+
+contract: .venv/for-development
+	$(BIN)/python -m tests.api --cases 20000 --seed 1 $(ARGS)
 
 mutants: .venv/for-development
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -216,8 +216,7 @@ def _lose_the_stores(talker: Talker, key: str) -> None:
 def _run_commands(talker: Talker) -> None:
     """With stores that are there, with stores that are not, and with addresses that are none."""
     book, till = talker.hoard.secrets["the password of Postgres"], talker.hoard.secrets["the password of Redis"]
-    broken: list[Mapping[str, str]] = [
-        {},
+    broken: list[dict[str, str]] = [
         {"TALLYBOOK_POSTGRES_URL": f"postgresql://tallybook:{book}@{_NOWHERE}/tallybook"},
         {"TALLYBOOK_POSTGRES_URL": f"postgresql://tallybook:{book}@localhost:here/tallybook"},
         {"TALLYBOOK_REDIS_URL": f"redis://tallybook:{till}@{_NOWHERE}/0"},
@@ -226,11 +225,11 @@ def _run_commands(talker: Talker) -> None:
         {"TALLYBOOK_WEBHOOK_KEY": talker.hoard.keep("a key that is too short", secrets.token_hex(8))},
         {"TALLYBOOK_REDIS_PASSWORT": till},
     ]
+    for words in (("migrate",), ("pools", "frozen"), ("quarantine", "list")):
+        talker.command(*words)
     for environment in broken:
-        for words in (("migrate",), ("reconcile",), ("pools", "frozen"), ("quarantine", "list")):
-            talker.command(*words, environment=environment)
-    for environment in broken[1:7]:
-        talker.command("serve", "--port", "0", environment=environment)
+        talker.command("reconcile", environment=environment)
+    talker.command("serve", "--port", "0", environment=broken[0] | broken[2])
 
 
 def _the(pattern: str, text: str) -> str:

@@ -29,4 +29,4 @@ def test_the_example_runs(title: str, code: str, ai_account: Account, tmp_path: 
 
 
 def test_all_examples_are_found() -> None:
-    assert len(EXAMPLES) == README.read_text().count("```python") == 3
+    assert len(EXAMPLES) == README.read_text().count("```python") == 4

@@ -65,8 +65,9 @@ async def _die_everywhere(ground: Ground, load: Load, folder: Path) -> Counter[s
             target.arm(f"{name}:{nth}", log)
         if name.startswith("period.") and closing is None:
             closing = asyncio.create_task(grounds.end_period(ground))
-        if await _one_dies(armed, load) and f"failpoint {name}:{nth}\n" in log.read_text():
-            hit[name] += 1
+        if not await _one_dies(armed, load) or f"failpoint {name}:{nth}\n" not in log.read_text():
+            break
+        hit[name] += 1
     _disarm(ground)
     if closing is not None:
         await closing

@@ -284,6 +284,8 @@ async def test_the_forecast_is_the_run_rate_of_what_the_diary_says(lived: Lived)
     assert int(Decimal(totals["projectedCharge"]) * NANO) == sum(row["projectedCharge"] for row in expected) > 0
     assert {row["kind"] for row in expected} == {"balance", "credits", "units"}
     assert sum(row["runsOutAt"] is not None for row in expected) >= 2
+    free = [row for row in expected if row["projectedOverage"] > 0 and row["projectedCharge"] == 0]
+    assert "trial" in {row["planCode"] for row in free}
 
 
 async def test_a_forecast_can_be_of_one_customer_or_plan(lived: Lived) -> None:

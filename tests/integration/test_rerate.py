@@ -10,99 +10,35 @@ import pytest
 from tallybook.ai_models import actions
 from tallybook.ai_models import store as ai_models
 from tallybook.cli import models_rerate
-from tallybook.core import clock, errors, ids
-from tallybook.flows import current_book, reconcile, rerate
-from tallybook.flows.rerate import Difference, Window
+from tallybook.core import errors
+from tallybook.flows import rerate
+from tallybook.flows.rerate import Window
 from tallybook.pricing.rates import Band, Listed, Price
 from tallybook.rollup import model_usage
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
-from tests.support import billing
-from tests.support.billing import Json, World, at
-
-SONNET: Json = {"inputTokens": 10_000, "outputTokens": 2_000, "cacheReadTokens": 7_000, "cacheWriteTokens": 1_000}
-CHARGE = 50_220_000
-HALF = Price((Band(0, Listed(1_500_000, 7_500_000, 150_000, 1_875_000)),), {}, 10**10)
-DOUBLE = Price((Band(0, Listed(6_000_000, 30_000_000, 600_000, 7_500_000)),))
-DAY = ("2026-11-10T00:00:00", "2026-11-11T00:00:00")
+from tests.support import rerating
+from tests.support.billing import World, at
+from tests.support.rerating import (
+    CHARGE,
+    DAY,
+    DOUBLE,
+    HALF,
+    apply,
+    balance,
+    end_prices,
+    is_clean,
+    set_price,
+    subscribed,
+    survey,
+    use,
+)
 
 
 @pytest.fixture
 async def world(database: postgres.Pool, redis_client: Redis) -> AsyncGenerator[World]:
-    async with billing.world(database, redis_client) as made:
-        async with postgres.transaction(database) as connection:
-            await actions.load_packaged(connection, clock.real_clock)
-        async with database.acquire() as connection:
-            made.services.book = await actions.load_book(connection)
-        await made.stand_at("2026-11-10T08:30:00")
+    async with rerating.rerating_world(database, redis_client) as made:
         yield made
-
-
-async def subscribed(world: World, *, blocks: bool = False) -> Json:
-    await world.plan("ai", 5000, consumptionModel="balance", price_includedBalance=500_000, blockOnExhaustion=blocks)
-    await world.feature("ai", "ai_chat", pricingMode="ai_model", margin=20)
-    return await world.subscribe("ai")
-
-
-async def use(world: World, subscription: Json, **fields: object) -> None:
-    event = {
-        "customerId": subscription["customer"],
-        "featureCode": "ai_chat",
-        "eventId": f"r{next(world.events)}",
-        "model": "claude-sonnet-4-6",
-        **SONNET,
-        **fields,
-    }
-    await world.ask("POST", "/usage/events", event)
-
-
-async def set_price(world: World, price: Price, since: str, pattern: str = "anthropic/claude-sonnet-4.6") -> None:
-    async with postgres.transaction(world.services.database) as connection:
-        await actions.set_override(connection, world.tenant, pattern, price, world.clock(), at(since))
-
-
-async def survey(world: World, starts_at: str = DAY[0], ends_at: str = DAY[1]) -> list[Difference]:
-    window = Window(at(starts_at), at(ends_at), world.tenant.id)
-    return [difference async for difference in rerate.survey(world.services, window)]
-
-
-async def apply(world: World, starts_at: str = DAY[0], ends_at: str = DAY[1]) -> int:
-    """Re-rate; returns what was taken (negative: given back)."""
-    taken = 0
-    for difference in await survey(world, starts_at, ends_at):
-        written = await rerate.write(world.services, difference)
-        assert written.refused is None
-        taken += sum(one.nano for one in written.adjusted)
-    return taken
-
-
-async def end_prices(world: World, since: str) -> None:
-    """End the tenant's own prices as of a time, so that the catalog's hold again."""
-    async with postgres.transaction(world.services.database) as connection:
-        for own in await actions.list_overrides(connection, world.tenant):
-            if own.effective_to_ms is None:
-                await actions.end_override(connection, world.tenant, own.id, world.clock(), at(since))
-
-
-async def void_last(world: World) -> None:
-    """Take the event that was sent last back."""
-    await world.caught_up()
-    digest = await world.services.database.fetchval(
-        "SELECT digest FROM usage_events WHERE tenant_id = $1 AND kind = 0 ORDER BY accepted_at DESC, seq DESC LIMIT 1",
-        world.tenant.id,
-    )
-    await world.ask("POST", f"/usage/events/{ids.event_public_id(digest)}/void", {"reason": "a mistake"})
-
-
-async def balance(world: World, subscription: Json) -> float:
-    return (await world.ask("GET", f"/subscriptions/{subscription['id']}"))["balance"]["remaining"]
-
-
-async def is_clean(world: World) -> bool:
-    services = world.services
-    await survey(world)
-    report = await reconcile.reconcile(services.database, services.redis, services.settings.partitions)
-    return report.is_clean
 
 
 async def test_usage_priced_as_the_book_says_now_differs_by_nothing(world: World) -> None:
@@ -210,113 +146,6 @@ async def test_a_free_model_that_gets_a_price_costs_only_where_the_plan_is_not_u
     [difference] = await survey(world)
     assert (difference.events, difference.total.took) == (1, 0)
     assert difference.total.owed == (0 if unlimited else 2 * CHARGE)
-
-
-@pytest.mark.parametrize("price", [HALF, DOUBLE])
-async def test_a_void_gives_back_what_the_event_is_charged_after_re_ratings(world: World, price: Price) -> None:
-    """Mutants: the void gives back the original amount only; it gives back what the whole hour was adjusted by."""
-    subscription = await subscribed(world)
-    await use(world, subscription, timestamp="2026-11-10T06:15:00Z")
-    before = await balance(world, subscription)
-    await use(world, subscription, timestamp="2026-11-10T06:20:00Z", inputTokens=20_000)
-    await set_price(world, price, "2026-11-10T06:00:00")
-    kept = CHARGE // 2 if price is HALF else 2 * CHARGE
-    await apply(world)
-    await void_last(world)
-    assert await balance(world, subscription) == pytest.approx(before - (kept - CHARGE) / 1e5)
-    [difference] = await survey(world)
-    assert (difference.events, difference.total.took, difference.total.rerated) == (1, CHARGE, kept - CHARGE)
-    assert await apply(world) == 0
-    assert await is_clean(world)
-
-
-async def test_a_void_goes_by_the_last_re_rating_and_not_by_prices_set_since(world: World) -> None:
-    """Mutants: the share is computed from the newest prices; from the first re-rating."""
-    subscription = await subscribed(world)
-    before = await balance(world, subscription)
-    await use(world, subscription, timestamp="2026-11-10T06:15:00Z")
-    since = "2026-11-10T06:00:00"
-    for price in (DOUBLE, HALF):
-        await set_price(world, price, since)
-        await apply(world)
-    await set_price(world, DOUBLE, since)
-    await void_last(world)
-    assert await balance(world, subscription) == pytest.approx(before)
-    assert await apply(world) == 0
-    assert await is_clean(world)
-
-
-async def test_a_void_of_usage_that_came_after_the_re_rating_gives_back_its_own_amount(world: World) -> None:
-    """Mutant: the re-rating of the hour is taken to be of all usage in it."""
-    subscription = await subscribed(world)
-    await use(world, subscription, timestamp="2026-11-10T06:15:00Z")
-    since = "2026-11-10T06:00:00"
-    await set_price(world, HALF, since)
-    await apply(world)
-    before = await balance(world, subscription)
-    await set_price(world, DOUBLE, since)
-    await current_book.refresh(world.services)
-    await use(world, subscription, timestamp="2026-11-10T06:20:00Z")
-    assert await balance(world, subscription) == pytest.approx(before - 1004.4)
-    await void_last(world)
-    assert await balance(world, subscription) == pytest.approx(before)
-    assert await apply(world) == CHARGE * 3 // 2
-    assert await is_clean(world)
-
-
-async def test_a_price_that_begins_within_the_hour_is_given_back_to_those_it_was_taken_from(world: World) -> None:
-    """Mutant: one price row is kept for the whole hour."""
-    subscription = await subscribed(world)
-    before = await balance(world, subscription)
-    await use(world, subscription, timestamp="2026-11-10T06:15:00Z")
-    await use(world, subscription, timestamp="2026-11-10T06:45:00Z")
-    await set_price(world, DOUBLE, "2026-11-10T06:30:00")
-    assert await apply(world) == CHARGE
-    await void_last(world)
-    assert await balance(world, subscription) == pytest.approx(before - 502.2)
-    assert await apply(world) == 0
-    assert await is_clean(world)
-
-
-async def test_a_void_after_the_close_of_its_period_gives_back_what_is_charged_now(world: World) -> None:
-    subscription = await subscribed(world)
-    await use(world, subscription)
-    await world.advance_to("2026-12-20T00:00:00")
-    before = await balance(world, subscription)
-    await set_price(world, DOUBLE, "2026-11-01T00:00:00")
-    assert await apply(world) == CHARGE
-    await void_last(world)
-    assert await balance(world, subscription) == pytest.approx(before + 502.2)
-    assert await apply(world) == 0
-    assert await is_clean(world)
-
-
-async def test_a_void_of_unlimited_usage_gives_nothing_back(world: World) -> None:
-    """Mutant: the share of an event that took nothing is its charge by the new price."""
-    await set_price(world, Price((Band(0, Listed(0, 0)),)), "2026-11-01T00:00:00", "me/own")
-    await world.plan("ai", 5000, consumptionModel="balance", price_includedBalance=500_000)
-    await world.feature("ai", "ai_chat", pricingMode="ai_model", margin=20)
-    await world.feature("ai", "free_chat", pricingMode="ai_model", margin=20, unlimited=True)
-    subscription = await world.subscribe("ai")
-    before = await balance(world, subscription)
-    for feature in ("ai_chat", "free_chat"):
-        await use(world, subscription, model="me/own", featureCode=feature, timestamp="2026-11-10T06:15:00Z")
-    await set_price(world, DOUBLE, "2026-11-01T00:00:00", "me/own")
-    assert await apply(world) == 2 * CHARGE
-    await void_last(world)
-    assert await balance(world, subscription) == pytest.approx(before - 1004.4)
-    assert await apply(world) == 0
-
-
-async def test_a_void_waits_until_a_re_rating_is_done(world: World) -> None:
-    subscription = await subscribed(world)
-    await use(world, subscription)
-    await world.caught_up()
-    digest = await world.services.database.fetchval("SELECT digest FROM usage_events WHERE tenant_id = $1", world.tenant.id)
-    path = f"/usage/events/{ids.event_public_id(digest)}/void"
-    async with rerate.alone(world.services):
-        assert await world.refused("POST", path, {"reason": "x"}) == (503, "rerate_in_progress")
-    await world.ask("POST", path, {"reason": "x"})
 
 
 async def test_without_a_worker_nothing_is_surveyed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

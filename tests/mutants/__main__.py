@@ -19,8 +19,9 @@ from tests.mutants.workshop import Workshop
 def main() -> int:
     """Run them all, or those whose names contain some words."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
-    parser.add_argument("--only", default="", help="words of the names of some mutants")
-    chosen = [mutant for mutant in MUTANTS if parser.parse_args().only in mutant.name]
+    parser.add_argument("--only", action="append", help="words of the names of some mutants; may be given more than once")
+    words: list[str] = parser.parse_args().only or [""]
+    chosen = [mutant for mutant in MUTANTS if any(some in mutant.name for some in words)]
     unfit = [why for mutant in chosen if (why := workshop.why_unfit(mutant)) is not None]
     if unfit or not chosen:
         print(*(unfit or ["there is no such mutant"]), sep="\n")

@@ -21,6 +21,7 @@ class Mutant:
 
 
 _TILL = "tests/integration/test_till.py::"
+_STRANGERS = "tests/integration/test_till_strangers.py::"
 _ROLLUP = "tests/integration/test_rollup.py::"
 _REBUILD = "tests/integration/test_rebuild.py::"
 _COST = "tests/unit/pricing/test_cost.py::"
@@ -57,7 +58,7 @@ THE_TILL = (
         "core/ids.py",
         "{tenant_id}\\0{customer_id}\\0{event_id}",
         "{tenant_id}\\0{event_id}",
-        _TILL + "test_the_same_id_of_another_customer_is_another_event",
+        _STRANGERS + "test_the_same_id_of_another_customer_in_the_same_partition_is_another_event",
     ),
     Mutant(
         "the version of terms is not compared",
@@ -73,7 +74,7 @@ THE_TILL = (
         "charge/charge.lua",
         "if meta[1] ~= epoch then",
         "if false then",
-        _TILL + "test_a_till_without_our_epoch_takes_nothing_and_says_what_to_do",
+        _STRANGERS + "test_a_till_that_was_given_another_epoch_in_the_same_run_of_its_server_takes_nothing",
     ),
     Mutant(
         "a till that went back is charged",

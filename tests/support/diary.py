@@ -155,7 +155,7 @@ class Diary:
 
 def included(subscription: Subscription, what: str) -> int:
     """What a period of a plan holds."""
-    allowances = {("pro", "api_calls"): 1000, ("weekly", "api_calls"): 20, ("trial", "api_calls"): 500, ("packs", "credits"): 40}
+    allowances = {("pro", "api_calls"): 1000, ("weekly", "api_calls"): 20, ("trial", "api_calls"): 45, ("packs", "credits"): 40}
     return NANO // 10 if what == "balance" else allowances[subscription.plan, what] * NANO
 
 
@@ -227,7 +227,7 @@ class Author:
         await world.plan("weekly", 1000, "weekly")
         await world.feature("weekly", "api_calls", includedAmount=20, overage={"enabled": True, "unitPrice": 777})
         await world.plan("trial", 4900, price_trialDays=14)
-        await world.feature("trial", "api_calls", includedAmount=500, overage={"enabled": True, "unitPrice": 100})
+        await world.feature("trial", "api_calls", includedAmount=45, overage={"enabled": True, "unitPrice": 100})
         await world.plan("ai", 5000, consumptionModel="balance", price_includedBalance=1000)
         await world.feature("ai", "ai_chat", pricingMode="ai_model", margin=20)
         await world.feature("ai", "exports", overage={"unitPrice": 333})

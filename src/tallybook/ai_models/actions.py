@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tallybook.ai_models import catalog_files, rules, store
+from tallybook.ai_models import catalog_files, locks, rules, store
 from tallybook.ai_models.catalog_files import Catalog
 from tallybook.ai_models.model import PRICE_CHANGES, ChangeKind, ModelList, Plan, SyncReport, SyncStatus
 from tallybook.ai_models.store import NewOverride, NewPrice, StoredAlias, StoredChange, StoredModel, StoredPrice, StoredSync
@@ -67,7 +67,7 @@ async def load_packaged(connection: Connection, clock: Clock, announce: Announce
 
 async def load_catalog(connection: Connection, catalog: Catalog, clock: Clock, announce: Announce | None = None) -> SyncReport:
     """Take over a catalog from files: with its whole history into an empty database, else what differs, from now on."""
-    await store.lock_catalog(connection)
+    await locks.lock_catalog(connection)
     now = clock()
     if await store.has_synced(connection, PACKAGED, catalog.digest) or await _synced_after(connection, catalog.fetched_at):
         return SyncReport(SyncStatus.UNCHANGED, PACKAGED, digest=catalog.digest)
@@ -122,7 +122,7 @@ async def publish(
 
     Prices come into force `LEAD` after the last statement of this, however long the lock and the others took.
     """
-    await store.lock_catalog(connection)
+    await locks.lock_catalog(connection)
     now = clock()
     plan = rules.plan(await store.known(connection), listed, accepted)
     await _put_models(connection, plan, now)
@@ -224,7 +224,7 @@ async def set_alias(connection: Connection, tenant: Tenant, alias: str, model: s
     """
     if not 0 < len(alias) <= TEXT_MAX or not alias.isascii() or not alias.isprintable() or alias != alias.strip():
         raise errors.invalid("alias", f"an alias is 1 to {TEXT_MAX} printable ASCII characters")
-    await store.lock_catalog(connection)
+    await locks.lock_catalog(connection)
     if await store.count_aliases(connection, tenant, alias) >= ALIASES_MAX:
         raise errors.invalid("alias", f"an organization has at most {ALIASES_MAX} aliases in each mode")
     model_id = (await _read_book(connection)).resolve(tenant.id, model).model_id
@@ -270,7 +270,7 @@ async def set_override(
     """
     if not overrides.PATTERN.fullmatch(pattern):
         raise errors.invalid("model", f"{pattern[:128]!r} is neither a model id nor a glob with *")
-    await store.lock_catalog(connection)
+    await locks.lock_catalog(connection)
     if await store.count_overrides(connection, tenant) >= OVERRIDES_MAX:
         raise errors.invalid("model", f"an organization has at most {OVERRIDES_MAX} own prices in each mode, ended ones included")
     if not overrides.is_glob(pattern):

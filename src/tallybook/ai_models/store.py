@@ -16,9 +16,6 @@ from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
 
 _SQL = queries.load(__package__)
-_CATALOG_LOCK = 0x7A11_CA7A
-_SYNC_LOCK = 0x7A11_5B1C
-_RERATE_LOCK = 0x7A11_3E7A
 NUMBER_MAX = 2**63 - 1
 
 
@@ -99,39 +96,9 @@ class NewOverride:
     reaches_back: bool
 
 
-async def lock_catalog(connection: Connection) -> None:
-    """Wait for the right to change the catalog; it ends with the transaction."""
-    await connection.execute(_SQL["lock_catalog"], _CATALOG_LOCK)
-
-
-async def try_sync_lock(connection: Connection) -> bool:
-    """Take the right to sync for this connection; False while another process syncs."""
-    return await connection.fetchval(_SQL["try_sync_lock"], _SYNC_LOCK)
-
-
-async def release_sync_lock(connection: Connection) -> None:
-    """Give the right to sync back."""
-    await connection.execute(_SQL["release_sync_lock"], _SYNC_LOCK)
-
-
 async def current_version(connection: Connection) -> int:
     """The catalog's version."""
     return await connection.fetchval(_SQL["current_version"])
-
-
-async def try_rerate_lock(connection: Connection) -> bool:
-    """Take the right to re-rate usage for this connection; False while another process has it."""
-    return await connection.fetchval(_SQL["try_sync_lock"], _RERATE_LOCK)
-
-
-async def try_share_rerate_lock(connection: Connection) -> bool:
-    """Keep others from re-rating usage until the transaction ends; False while one does."""
-    return await connection.fetchval(_SQL["try_share_lock"], _RERATE_LOCK)
-
-
-async def release_rerate_lock(connection: Connection) -> None:
-    """Give the right to re-rate back."""
-    await connection.execute(_SQL["release_sync_lock"], _RERATE_LOCK)
 
 
 async def version_and_time(connection: Connection) -> tuple[int, datetime]:

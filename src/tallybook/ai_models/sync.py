@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
 
-from tallybook.ai_models import actions, fetch, gateway, store
+from tallybook.ai_models import actions, fetch, gateway, locks
 from tallybook.ai_models.actions import Announce, Attempt
 from tallybook.ai_models.fetch import FetchError
 from tallybook.ai_models.gateway import UnreadableListError
@@ -60,13 +60,13 @@ async def sync_once(
 async def _leading(database: Pool) -> AsyncGenerator[bool]:
     """Whether this process is the one that syncs, until the block ends or its connection does."""
     async with database.acquire() as holder:
-        if not await store.try_sync_lock(holder):
+        if not await locks.try_sync_lock(holder):
             yield False
             return
         try:
             yield True
         finally:
-            await store.release_sync_lock(holder)
+            await locks.release_sync_lock(holder)
 
 
 async def note_failure(database: Pool, source: str, reason: str, now: datetime) -> SyncReport:

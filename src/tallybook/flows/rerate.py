@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tallybook.ai_models import store as ai_models
+from tallybook.ai_models import locks
 from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome
 from tallybook.core import clock, errors, ids, partitions, pools, usage_log
@@ -127,13 +127,13 @@ async def alone(services: Services) -> AsyncGenerator[None]:
     Voids of AI usage are refused meanwhile: they give back what re-ratings took, which is not known before the end.
     """
     async with services.database.acquire() as holder:
-        if not await ai_models.try_rerate_lock(holder):
+        if not await locks.try_rerate_lock(holder):
             raise errors.Conflict("rerate_in_progress", "another re-rating is running; wait until it is done")
         try:
             yield
             await _behind(services)
         finally:
-            await ai_models.release_rerate_lock(holder)
+            await locks.release_rerate_lock(holder)
 
 
 async def _behind(services: Services) -> set[int]:

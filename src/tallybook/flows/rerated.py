@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from tallybook.ai_models import locks
 from tallybook.ai_models import store as ai_models
 from tallybook.catalog import store as catalog
 from tallybook.charge import commands
@@ -67,7 +68,7 @@ def tokens(event: ModelUsage | usage_log.Record) -> TokenUsage:
 
 async def wait_for_no_rerate(connection: Connection) -> None:
     """Keep re-ratings from beginning until the transaction ends. Raises Unavailable while one runs: what it takes is not known yet."""
-    if not await ai_models.try_share_rerate_lock(connection):
+    if not await locks.try_share_rerate_lock(connection):
         raise errors.Unavailable(
             "rerate_in_progress", "Past usage is being priced again; send the same request when that is done."
         )

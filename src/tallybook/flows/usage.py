@@ -21,7 +21,7 @@ from tallybook.flows.price_event import PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
 from tallybook.receive.model import Event
-from tallybook.subscriptions.terms import ConsumptionModel
+from tallybook.subscriptions.terms import ConsumptionModel, Terms
 
 _ATTEMPTS = 5
 """How often an event is priced anew when its terms change under it before the caller is asked to come back."""
@@ -144,6 +144,7 @@ async def _doubt(
     services: Services, delivery: _Delivery, pending: Sequence[_Pending], outcomes: list[_Outcome], loaded: frozenset[str]
 ) -> list[_Outcome]:
     """Look again at what was not priced: the customer may not have been met yet, and book and terms at hand may be old."""
+    used = _terms_of_refused(services, delivery, pending, outcomes)
     strangers = {
         one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) == _UNKNOWN_CUSTOMER
     } - loaded
@@ -159,7 +160,8 @@ async def _doubt(
             for one, outcome in zip(pending, outcomes, strict=True)
         ]
     refused = {one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) is not None}
-    outdated = await _outdated(services, delivery.source.tenant, refused - loaded - strangers)
+    doubted = refused - loaded - strangers
+    outdated = await _outdated(services, {reference: terms for reference, terms in used.items() if reference in doubted})
     return [
         None if _code(outcome) is not None and one.event.customer_id in outdated else outcome
         for one, outcome in zip(pending, outcomes, strict=True)
@@ -170,13 +172,21 @@ async def _load_terms(services: Services, delivery: _Delivery, references: Itera
     await asyncio.gather(*(services.terms.load(delivery.source.tenant, reference) for reference in references))
 
 
-async def _outdated(services: Services, tenant: Tenant, references: Iterable[str]) -> set[str]:
-    """Customers of whom the till knows newer terms: what is refused never gets there to be checked."""
-    known = {reference: terms for reference in references if (terms := services.terms.at_hand(tenant, reference)) is not None}
-    views = await asyncio.gather(*(services.till.read(tenant.id, terms.customer_id) for terms in known.values()))
+def _terms_of_refused(
+    services: Services, delivery: _Delivery, pending: Sequence[_Pending], outcomes: Sequence[_Outcome]
+) -> dict[str, Terms]:
+    """By customer, the terms that refusals were made with: to be asked before anything is waited for, as others load newer ones."""
+    refused = {one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) is not None}
+    found = {reference: services.terms.at_hand(delivery.source.tenant, reference) for reference in refused}
+    return {reference: terms for reference, terms in found.items() if terms is not None}
+
+
+async def _outdated(services: Services, used: Mapping[str, Terms]) -> set[str]:
+    """Customers of whom the till knows newer terms than these: what is refused never gets there to be checked."""
+    views = await asyncio.gather(*(services.till.read(terms.tenant.id, terms.customer_id) for terms in used.values()))
     return {
         reference
-        for (reference, terms), view in zip(known.items(), views, strict=True)
+        for (reference, terms), view in zip(used.items(), views, strict=True)
         if view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version
     }
 

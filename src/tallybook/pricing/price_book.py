@@ -88,9 +88,10 @@ class ModelEntry:
 
     def rows_between(self, start_ms: int, end_ms: int) -> list[tuple[int, PriceRow]]:
         """The prices in force in a span of time (end exclusive), each with when it begins there."""
-        first = max(bisect_right(self.starts_ms, start_ms) - 1, 0)
-        found = zip(self.starts_ms[first:], self.rows[first:], strict=True)
-        begun = [(max(start, start_ms), row) for start, row in found if start < end_ms]
+        place = max(bisect_right(self.starts_ms, start_ms) - 1, 0)
+        later = [start for start in self.starts_ms[place + 1 :] if start < end_ms]
+        # The first of them holds already, also where it is the model's very first and reaches back.
+        begun = zip((start_ms, *later), self.rows[place:], strict=False)
         return [(start, row) for start, row in begun if row is not None]
 
     def _unpriced(self, at_ms: int | None = None) -> errors.NotFound:

@@ -206,6 +206,9 @@ def test_the_rows_of_a_span_are_those_in_force_in_it() -> None:
         (2_000, 90),
         (2_500, 2),
     ]
+    late = book().resolve(OTHER, SONNET).entry
+    assert [(start, found.id) for start, found in late.rows_between(100, 200)] == [(100, 1)]
+    assert ModelEntry("x/y").rows_between(0, 9) == []
     own = book(override(90, "acme/house", 9, from_ms=1_000, to_ms=2_000)).resolve(TENANT, "acme/house").entry
     assert [(start, found.id) for start, found in own.rows_between(0, 9_000)] == [(1_000, 90)]
 

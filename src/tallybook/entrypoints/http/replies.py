@@ -45,7 +45,7 @@ class Straight(web.StreamResponse):
         self._request_id = request_id
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Write everything. Raises ConnectionResetError when the caller has gone."""
+        """Write everything, so that nothing is left for `write_eof`. Raises ConnectionResetError when the caller has gone."""
         self._keep_alive = request.keep_alive
         connection = b"" if self._keep_alive and request.version == HttpVersion11 else _CONNECTION[self._keep_alive]
         transport = request.transport
@@ -56,11 +56,8 @@ class Straight(web.StreamResponse):
         transport.write(
             head % (self.status, connection, _fixed_headers(int(time.time())), self._request_id.encode(), len(body)) + body
         )
+        self._eof_sent = True
         await request.writer.drain()
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing: it is all written."""
-        assert not data
 
 
 @lru_cache(maxsize=1)
