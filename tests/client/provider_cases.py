@@ -46,7 +46,7 @@ def charge_nano(served: Served) -> int:
 
 def package(name: str) -> Any:
     """An SDK, or a skip that says what is missing."""
-    return pytest.importorskip(name, reason=f"the package {name} can't be installed here (extra client-test)")
+    return pytest.importorskip(name, reason=f"the package {name} can't be installed here (extra dev)")
 
 
 async def anyhow(value: Any) -> Any:
@@ -250,8 +250,6 @@ class LiteLLM(OpenAIChat):
         for needed in ("mcp", "tenacity"):  # litellm imports them for calls with tools, and to try again
             package(needed)
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-        for needed in ("mcp", "tenacity"):  # litellm imports them in the middle of some calls
-            package(needed)
         module = package("litellm")
         vars(module)["suppress_debug_info"] = True
         self.target = {"api_base": f"{fake.url}/v1", "api_key": "x", "num_retries": 2}

@@ -1,5 +1,6 @@
 """The dashboard without a browser: its figures are the API's, and nobody gets in who should not."""
 
+import asyncio
 import random
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -13,6 +14,7 @@ from aiohttp import test_utils
 
 from tallybook.core import clock
 from tallybook.entrypoints.http.dashboard import figures
+from tallybook.entrypoints.http.dashboard import pages as pages_of_dashboard
 from tallybook.flows.services import Services
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
@@ -384,3 +386,22 @@ async def test_a_form_too_large_or_of_another_kind_is_refused(site: Site) -> Non
     sent = {"Cookie": f"tallybook_form={cookies['tallybook_form']}"}
     async with site.client.post("/dashboard/sign-in", json={**fields, "key": "x"}, headers=sent) as answer:
         assert answer.status == 400
+
+
+async def test_more_pages_than_may_be_made_at_once_wait_and_then_are_told_to_come_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutant: any number of pages takes the connections that the API needs."""
+    monkeypatch.setattr(pages_of_dashboard, "_QUEUE_S_MAX", 0.2)
+    cookies, is_open, made = await site.sign_in(site.account.key), asyncio.Event(), figures.read
+
+    async def slowly(*arguments: Any) -> figures.Figures:  # noqa: ANN401 - those of the function
+        await is_open.wait()
+        return await made(*arguments)
+
+    monkeypatch.setattr(figures, "read", slowly)
+    asked = [asyncio.create_task(site.get("/dashboard", cookies)) for _ in range(pages_of_dashboard.AT_ONCE_MAX + 1)]
+    first, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    is_open.set()
+    assert [task.result()[0] for task in first] == [429]
+    assert sorted(answer[0] for answer in await asyncio.gather(*asked)) == [200, 200, 429]

@@ -6,7 +6,6 @@ The first three are bytes, 16, 8 and 4 a record (or no keys at all), which the s
 has, or one value a record; what many records share stands once, in a table.
 """
 
-import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
@@ -155,8 +154,11 @@ def _after_prefix(event_ids: Sequence[str | None]) -> tuple[str, object]:
     texts = [event_id for event_id in event_ids if event_id is not None]
     if len(texts) < len(event_ids):
         return "", _column(event_ids)
-    prefix = os.path.commonprefix([min(texts), max(texts)])
-    return prefix, _column([text[len(prefix) :] for text in texts])
+    first, last = min(texts), max(texts)
+    same = next(
+        (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), min(len(first), len(last))
+    )
+    return first[:same], _column([text[same:] for text in texts])
 
 
 def _column(values: Sequence[Value]) -> Value | Sequence[Value]:

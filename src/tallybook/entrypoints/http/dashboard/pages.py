@@ -164,7 +164,7 @@ class Dashboard:
 
 
 class _Turn:
-    """A place among the pages that are made at once. Raises Unavailable when none gets free in time."""
+    """A place among the pages that are made at once. Raises RateLimited when none gets free in time."""
 
     def __init__(self, room: asyncio.Semaphore) -> None:
         self._room = room
@@ -174,7 +174,7 @@ class _Turn:
             async with asyncio.timeout(_QUEUE_S_MAX):
                 await self._room.acquire()
         except TimeoutError as error:
-            raise errors.Unavailable("busy", "Too many people look at the dashboard at once; come back shortly.") from error
+            raise errors.RateLimited("Too many people look at the dashboard at once; come back shortly.") from error
 
     async def __aexit__(self, *_: object) -> None:
         self._room.release()
