@@ -41,8 +41,9 @@ demo: .venv/for-use
 dev: .venv/for-use
 	$(BIN)/tallybook dev --data $(DATA) --port $(PORT) --workers $(WORKERS)
 
+# Files are shared out over the cores; each process has its own Postgres and Redis.
 test: .venv/for-development
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: .venv/for-development
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -52,7 +52,7 @@ class ExportRun(msgspec.Struct, frozen=True):
 
 async def measure(installation: Installation, events: int, folder: Path) -> ExportRun:
     """Fill the book and export it. Leaves the events there: nothing reconciles afterwards."""
-    book = await made_up.fill(installation.services.database, installation.account.tenant, events)
+    book = await made_up.fill(installation.services.database, installation.account.tenant, events, only_events=True)
     variables = settings.to_environment(installation.running.settings)
     files: dict[str, Exported] = {}
     for form in FORMS:

@@ -44,6 +44,7 @@ _PRICES = (
     "SELECT DISTINCT ON (model_id) model_id, id FROM ai_model_prices WHERE model_id = ANY ($1::text[]) ORDER BY model_id, id DESC"
 )
 _CUSTOMERS = "SELECT id FROM customers WHERE tenant_id = $1 ORDER BY id"
+_DROP_INDEXES = "DROP INDEX usage_events_by_customer, usage_events_by_identity, usage_events_voids, usage_events_late"
 _PART = 1_000_000
 
 
@@ -63,19 +64,23 @@ class Book:
         return self.starts_at + timedelta(days=DAYS)
 
 
-async def fill(database: Pool, tenant: Tenant, events: int, *, alike: bool = False) -> Book:
+async def fill(database: Pool, tenant: Tenant, events: int, *, alike: bool = False, only_events: bool = False) -> Book:
     """Write so many events of a tenant's customers (`alike`: each sends as many), and their hourly totals, in place of all others.
 
-    Nothing reconciles afterwards: there are no pools and no log behind these events.
+    `only_events`: no hourly totals, and no indexes but that of times. Nothing reconciles afterwards: there are no pools and no log behind
+    these events.
     """
     now = clock.real_clock()
     starts_at = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS)
     async with postgres.transaction(database) as connection:
         await connection.execute("TRUNCATE usage_events, usage_hourly")
+        if only_events:
+            await connection.execute(_DROP_INDEXES)
         customers = [row["id"] for row in await connection.fetch(_CUSTOMERS, tenant.id)]
         weights = [1 / len(customers)] * len(customers) if alike else power_law(len(customers))
         await _write_events(connection, tenant, customers, weights, (starts_at, now), events)
-        await connection.execute(_HOURS, tenant.id, timeout=_FILL_S_MAX)
+        if not only_events:
+            await connection.execute(_HOURS, tenant.id, timeout=_FILL_S_MAX)
     for table in ("usage_hourly", "usage_events"):
         await database.execute(f"VACUUM ANALYZE {table}", timeout=_FILL_S_MAX)
     hours = await database.fetchval("SELECT count(*) FROM usage_hourly WHERE tenant_id = $1", tenant.id, timeout=_FILL_S_MAX)

@@ -7,6 +7,7 @@ twice, some usage is taken back or corrected. What was acknowledged is counted, 
 import asyncio
 import itertools
 import random
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,7 @@ _LATE_MAX = timedelta(days=20)
 _FIRST_SHARE = 0.2
 """Events of the first month, as a share of the second's."""
 _POLL_S = 0.05
+_COME_BACK = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,17 @@ class Size:
 class Sent:
     """What was acknowledged, by what became of it."""
 
-    accepted: int = 0
+    ids: set[str] = field(default_factory=set[str])
     duplicates: int = 0
     rejected: int = 0
     voids: int = 0
     sets: int = 0
     strange: list[str] = field(default_factory=list[str])
+
+    @property
+    def accepted(self) -> int:
+        """Events that were acknowledged, each once however often it was sent."""
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ class Month:
 
         async def sender() -> None:
             for batch in batches:
-                self._count(await self._ask("POST", "/usage/events/batch", {"events": batch}))
+                self._count(batch, await self._ask("POST", "/usage/events/batch", {"events": batch}))
 
         await asyncio.gather(*(sender() for _ in range(_CONNECTIONS)))
 
@@ -164,11 +171,12 @@ class Month:
             return event | {"featureCode": "renders", "value": 1}
         return event | {"featureCode": "api_calls", "value": dice.choice((1, 1, 2, 0.5))}
 
-    def _count(self, answer: Json) -> None:
-        for result in answer["results"]:
+    def _count(self, batch: Sequence[Json], answer: Json) -> None:
+        for event, result in zip(batch, answer["results"], strict=True):
             status = result["status"]
+            if status in ("accepted", "duplicate"):
+                self.sent.ids.add(event["eventId"])
             if status == "accepted":
-                self.sent.accepted += 1
                 if len(self._voidable) < _VOIDS and self._dice.random() < _AGAIN:
                     self._voidable.append(result["event"]["id"])
             elif status == "duplicate":
@@ -210,12 +218,17 @@ class Month:
             raise RuntimeError(f"the clock could not be turned: {run}")
 
     async def _ask(self, method: str, path: str, body: object = None) -> Json:
-        async with self._http.request(method, f"/api/v1{path}", json=body) as answer:
-            content = await answer.read()
-            if not answer.ok:
-                raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
-            found: Json = orjson.loads(content)
-            return found
+        """The answer. What is told to come back does, with the same ids."""
+        headers = {"Idempotency-Key": str(uuid.UUID(int=self._dice.getrandbits(128)))} if method != "GET" else {}
+        while True:
+            async with self._http.request(method, f"/api/v1{path}", json=body, headers=headers) as answer:
+                content = await answer.read()
+                if answer.ok:
+                    found: Json = orjson.loads(content)
+                    return found
+                if answer.status not in _COME_BACK:
+                    raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
+            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
 
 
 def _first_of_next(moment: datetime) -> datetime:

@@ -54,3 +54,14 @@ async def ready(installation: Installation, workload: str, events: int) -> Ready
 def charges(priced: Sequence[Sequence[PricedEvent]]) -> list[Charge]:
     """What goes to the till."""
     return [one.charge for batch in priced for one in batch]
+
+
+def by_partition(every: Sequence[Charge]) -> list[list[Charge]]:
+    """The same as the till groups them: call by call, and in a call by partition."""
+    groups: list[list[Charge]] = []
+    for start in range(0, len(every), A_CALL):
+        of_call: dict[int, list[Charge]] = {}
+        for charge in every[start : start + A_CALL]:
+            of_call.setdefault(charge.partition, []).append(charge)
+        groups += of_call.values()
+    return groups

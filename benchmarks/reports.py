@@ -31,10 +31,11 @@ Rows = dict[tuple[object, ...], tuple[int, ...]]
 
 
 class Timed(msgspec.Struct, frozen=True):
-    """How long a report takes, median and slowest; and whether it agrees with the raw events."""
+    """How long a report takes, median, quickest and slowest; and whether it agrees with the raw events."""
 
     rows: int
     ms: float
+    min_ms: float
     max_ms: float
     agrees: bool
 
@@ -81,7 +82,7 @@ async def _timed(connection: Connection, question: Question) -> Timed:
     runs = [await _ask(connection, question) for _ in range(_REPEATS)]
     times, answer = [ms for ms, _ in runs], runs[-1][1]
     expected = await _from_events(connection, question)
-    return Timed(len(answer.rows), median(times), max(times), _as_rows(answer, question.group_by) == expected)
+    return Timed(len(answer.rows), median(times), min(times), max(times), _as_rows(answer, question.group_by) == expected)
 
 
 async def _ask(connection: Connection, question: Question) -> tuple[float, Answer]:

@@ -42,14 +42,14 @@ async def measure(installation: Installation, workload: str = "W2") -> Mapping[s
     batches = step("receive", ready.parse)
     priced = step("price", lambda: ready.price(services, batches))
     charges = prepared.charges(priced)
-    step("pack", lambda: commands.pack(charges))
+    step("pack", lambda: [commands.pack(group) for group in prepared.by_partition(charges)])
     script = await stores.run_script(installation, charges, _REPEATS)
     found["script"] = script.cpu_us
     found["send_and_unpack"] = script.client_us - found["pack"]
     receipts = iter(script.receipts)
     settled = [[Settled(one, next(receipts)) for one in batch] for batch in priced]
     step("encode", lambda: [encode(usage_wire.batch(batch, livemode=True)) for batch in settled])
-    step("rollup_decode", lambda: decoding.decode(script.entries))
+    step("rollup_decode", lambda: decoding.table(script.entries))
     effects = step("rollup_effects", lambda: aggregate.effects(script.entries, clock.real_clock()))
     found["rollup_aggregate"] = found.pop("rollup_effects") - found["rollup_decode"]
     copied = await stores.run_copy(installation, effects.events_csv, effects.events, _REPEATS)

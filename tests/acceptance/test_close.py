@@ -17,6 +17,7 @@ from tallybook.settings import Settings
 from tests.support import waiting
 from tests.support.service import PLAIN_VERSION, Account
 
+FIVE = {"a", "b", "c", "d", "e"}
 SIZE = Size(events=1_500, customers=12, step_days=16, seed=3)
 
 
@@ -55,9 +56,9 @@ def test_the_close_of_a_generated_month_reconciles(account: Account, tmp_path: P
 @pytest.mark.parametrize(
     ("sent", "rows", "final", "told"),
     [
-        (Sent(accepted=5), 4, True, "5 events were acknowledged, 4 are in the book"),
-        (Sent(accepted=5), 5, False, "the close is not final"),
-        (Sent(accepted=5, strange=["{}"]), 5, True, "an answer was not what it must be: {}"),
+        (Sent(ids=FIVE), 4, True, "5 events were acknowledged, 4 are in the book"),
+        (Sent(ids=FIVE), 5, False, "the close is not final"),
+        (Sent(ids=FIVE, strange=["{}"]), 5, True, "an answer was not what it must be: {}"),
     ],
 )
 def test_a_month_that_does_not_reconcile_says_why(sent: Sent, rows: int, final: bool, told: str) -> None:  # noqa: FBT001 - a case

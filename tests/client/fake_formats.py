@@ -4,7 +4,10 @@ The model that serves is another one than the alias that was asked for. A reques
 the results of two.
 """
 
+import base64
+import binascii
 import json
+import struct
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +16,8 @@ TOOL_STEPS = 3
 PIECES = ("The ", "quick ", "brown ", "fox ", "jumps ", "over.")
 SERVED_BY = {
     "gpt-4o": "gpt-4o-2024-08-06",
+    "our-own-deployment": "gpt-4o-2024-08-06",
+    "eu.anthropic.claude-sonnet-4-6-v1:0": "claude-sonnet-4-6-20260217",
     "claude-sonnet-4-6": "claude-sonnet-4-6-20260217",
     "gemini-flash-latest": "gemini-2.5-flash",
 }
@@ -281,3 +286,38 @@ def answer_to(path: str, body: Json, number: int, tokens: Tokens) -> Answer:
         return messages(body, number, tokens)
     model = path.rpartition("/models/")[2].partition(":")[0]
     return gemini(body, model, number, tokens)
+
+
+FRAMES = "application/vnd.amazon.eventstream"
+
+
+def bedrock_of(path: str) -> Json:
+    """What the path of a Bedrock call says, as the body of Anthropic's own does; empty for other paths."""
+    parts = path.split("/")
+    if parts[1] != "model":
+        return {}
+    return {"model": parts[2], "stream": parts[3] == "invoke-with-response-stream"}
+
+
+def framed(answer: Answer) -> Answer:
+    """The events of an answer as AWS wraps them."""
+    events = [(frame(chunk_of(event), "event", "chunk"), told) for event, told in answer.events]
+    error = frame(json.dumps({"message": "overloaded"}).encode(), "exception", "throttlingException")
+    return Answer(answer.body, answer.served, events, error)
+
+
+def chunk_of(event: bytes) -> bytes:
+    data = event.partition(b"data: ")[2].rstrip()
+    return json.dumps({"bytes": base64.b64encode(data).decode()}).encode()
+
+
+def frame(payload: bytes, kind: str, name: str) -> bytes:
+    """A frame: lengths and their checksum, headers, the payload, and a checksum of all."""
+    named = {":message-type": kind, f":{kind}-type": name, ":content-type": "application/json"}
+    headers = b"".join(
+        struct.pack("!B", len(key)) + key.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
+        for key, value in named.items()
+    )
+    lengths = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
+    checked = lengths + struct.pack("!I", binascii.crc32(lengths)) + headers + payload
+    return checked + struct.pack("!I", binascii.crc32(checked))

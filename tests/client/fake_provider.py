@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from tests.client import fake_formats
 from tests.client.fake_formats import Answer, Json, Served, Tokens
@@ -65,7 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        path = self.path.partition("?")[0]
+        path = unquote(self.path.partition("?")[0])
+        if bedrock := fake_formats.bedrock_of(path):
+            path, body = "/v1/messages", {**body, **bedrock}
         if self.fake.fails():
             self.send_json(
                 self.fake.trouble.status,
@@ -83,14 +86,16 @@ class _Handler(BaseHTTPRequestHandler):
         number, tokens = self.fake.count()
         answer = fake_formats.answer_to(path, body, number, tokens)
         if body.get("stream") or path.endswith(":streamGenerateContent"):
-            self.stream(answer)
+            self.stream(
+                fake_formats.framed(answer) if bedrock else answer, fake_formats.FRAMES if bedrock else "text/event-stream"
+            )
         else:
             self.fake.serve(answer.served)
             self.send_json(200, answer.body)
 
-    def stream(self, answer: Answer) -> None:
+    def stream(self, answer: Answer, content_type: str) -> None:
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-type", content_type)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         try:

@@ -10,7 +10,8 @@ import pytest
 from tallybook.client import GateClosed, MeterSettings, Problem, Tallybook, tracked
 from tests.client import fake_provider
 from tests.client.fake_provider import FakeProvider
-from tests.client.provider_cases import ASK, LiteLLM, PydanticAI, package
+from tests.client.framework_cases import LiteLLM, PydanticAI
+from tests.client.provider_cases import ASK, package
 from tests.client.quiet import SDKS_ARE_QUIET
 from tests.client.stub_service import Reply, StubService
 

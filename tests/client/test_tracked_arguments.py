@@ -2,17 +2,20 @@
 
 import asyncio
 import gc
+import itertools
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tallybook.client import AsyncTallybook, GateClosed, MeterSettings, Problem, Tallybook, attribution, tracked
+from tallybook.client.tracking import tracker
 from tests.client import fake_formats
 from tests.client.comparing import counts, served
 from tests.client.fake_formats import Answer, Tokens
 from tests.client.fake_provider import FakeProvider, Trouble
-from tests.client.provider_cases import ASK, AnthropicMessages, OpenAIChat, shut, take
+from tests.client.provider_cases import ASK, AnthropicMessages, AzureChat, OpenAIChat, OpenAIResponses, package, shut, take
 from tests.client.quiet import SDKS_ARE_QUIET
 from tests.client.stub_service import Reply, StubService
 
@@ -141,6 +144,79 @@ def test_usage_that_is_not_told_can_be_estimated(fake: FakeProvider, stub: StubS
     assert event["inputTokens"] >= len(ASK) // 4
 
 
+def test_of_a_response_that_broke_the_text_that_came_is_estimated(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook
+) -> None:
+    with OpenAIResponses().client(fake, is_async=False) as original:
+        client = tracked(original, tallybook=tallybook, feature="ai_chat", customer_id="user_1", estimate=True, on_break="stop")
+        with client.responses.create(model="gpt-4o", input=ASK, stream=True) as stream:
+            text = "".join(event.delta for event in itertools.islice(stream, 6) if event.type == "response.output_text.delta")
+        tallybook.flush(10)
+    [event] = stub.recorded.values()
+    assert event["properties"]["usageStatus"] == "estimated"
+    assert event["outputTokens"] >= -(-len(text) // 4) > 0
+
+
+def test_own_names_of_models_are_given_their_ids_in_the_catalog(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook
+) -> None:
+    with AzureChat().client(fake, is_async=False) as original:
+        client = tracked(
+            original,
+            tallybook=tallybook,
+            feature="ai_chat",
+            customer_id="user_1",
+            gate=True,
+            models={"our-own-deployment": "openai/gpt-4o"},
+        )
+        stub.decide = opened
+        AzureChat().create(client)
+        tallybook.flush(10)
+    assert [request.body["model"] for request in stub.requests if request.path.endswith("/check")] == ["openai/gpt-4o"]
+    assert [event["model"] for event in stub.recorded.values()] == ["openai/gpt-4o-2024-08-06"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("eu.anthropic.claude-sonnet-4-20250514-v1:0", "anthropic/claude-sonnet-4-20250514"),
+        ("anthropic.claude-opus-4-6", "anthropic/claude-opus-4-6"),
+        ("claude-sonnet-4-6", "anthropic/claude-sonnet-4-6"),
+        ("anthropic/claude-sonnet-4.6", "anthropic/claude-sonnet-4.6"),
+    ],
+)
+def test_the_spelling_of_bedrock_is_taken_off(name: str, meant: str) -> None:
+    assert tracker.owned(name, "anthropic") == meant
+
+
+@pytest.mark.parametrize("kind", ["AnthropicVertex", "AsyncAnthropicVertex"])
+def test_the_resources_that_a_client_made_at_its_start_call_the_tracked_one(kind: str, tallybook: Tallybook) -> None:
+    original = getattr(package("anthropic"), kind)(region="europe-west1", project_id="x", access_token="x")
+    client = tracked(original, tallybook=tallybook, feature="ai_chat", customer_id="user_1")
+    assert (client.messages._client, client.beta._client) == (client, client)
+    assert original.messages._client is original
+
+
+def test_a_response_that_is_forgotten_while_an_event_is_put_in_stops_nothing(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook
+) -> None:
+    with openai_client(fake) as original:
+        client = tracked(original, tallybook=tallybook, feature="ai_chat", customer_id="user_1", estimate=True, on_break="stop")
+        kept = [client.chat.completions.create(**CHAT, stream=True)]
+
+        def collect_inside() -> None:
+            with tallybook.meter.outbox._store._lock:  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+                kept.clear()
+                gc.collect()
+
+        thread = threading.Thread(target=collect_inside, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert tallybook.flush(10)
+    assert [event["properties"]["usageStatus"] for event in stub.recorded.values()] == ["estimated"]
+
+
 def test_the_rest_of_a_stream_can_be_left_unread(fake: FakeProvider, stub: StubService, tallybook: Tallybook) -> None:
     fake.trouble = Trouble(pause_s=0.05)
     with AnthropicMessages().client(fake, is_async=False) as original:
@@ -215,6 +291,12 @@ def closed(request: Any, _number: int) -> Reply | None:
     refusal = {"allowed": False, "reason": "insufficient_balance", "message": "The balance is used up."}
     rest = {"featureCode": "ai_chat", "quantity": 1, "consumptionModel": "balance", "subscriptionStatus": "active"}
     return Reply(200, {**refusal, **rest}) if request.path.endswith("/usage/check") else None
+
+
+def opened(request: Any, _number: int) -> Reply | None:
+    """A service that says yes to every check."""
+    rest = {"featureCode": "ai_chat", "quantity": 1, "consumptionModel": "balance", "subscriptionStatus": "active"}
+    return Reply(200, {"allowed": True, **rest}) if request.path.endswith("/usage/check") else None
 
 
 def test_a_closed_gate_makes_no_call(fake: FakeProvider, stub: StubService, tallybook: Tallybook) -> None:

@@ -16,7 +16,7 @@ from tests.crash.synced import WatchedRedis
 from tests.support import waiting
 
 CUTS = 5
-CONTROL_CUTS = 2
+CONTROL_CUTS = 1
 _WRITERS = 4
 _AOF = "appendonly.aof"
 

@@ -1,13 +1,14 @@
 """Pricing past usage again on real stores: what differs, what is written, and that it is written once."""
 
 import argparse
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from tallybook.ai_models import actions
+from tallybook.ai_models import actions, locks
 from tallybook.ai_models import store as ai_models
 from tallybook.cli import models_rerate
 from tallybook.core import errors
@@ -248,6 +249,22 @@ async def test_one_rerate_runs_at_a_time(world: World) -> None:
         with pytest.raises(errors.Conflict):
             async with rerate.alone(world.services):
                 pass
+
+
+async def test_a_rerate_waits_for_voids_under_way(world: World) -> None:
+    """Mutant: a void that happens to run makes the command fail."""
+    held = asyncio.Event()
+
+    async def void_for_a_moment() -> None:
+        async with postgres.transaction(world.services.database) as connection:
+            assert await locks.try_share_rerate_lock(connection)
+            held.set()
+            await asyncio.sleep(0.2)
+
+    voiding = asyncio.create_task(void_for_a_moment())
+    await held.wait()
+    async with rerate.alone(world.services):
+        assert voiding.done()
 
 
 async def test_the_command_shows_before_it_writes(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,9 +168,8 @@ class TillMachine(RuleBasedStateMachine):
         charges = self._priced(batch)
         receipts = self.world.charge_and_kill(process, charges, turns)
         with_it = copy.deepcopy(self.model)
-        expected = with_it.charge(charges)
-        assert receipts in (None, expected)
-        if receipts is not None or self.world.look().of_something() != _expected(self.model):
+        assert receipts in (with_it.charge(charges), None)
+        if receipts is not None or self.world.look().of_something() != expected(self.model):
             self.model = with_it
         self.compare()
         self._charge(process, charges)
@@ -198,7 +197,7 @@ class TillMachine(RuleBasedStateMachine):
 
     def compare(self) -> None:
         """Everything that can be seen of the till is as the model has it."""
-        assert self.world.look().of_something() == _expected(self.model)
+        assert self.world.look().of_something() == expected(self.model)
         self._compare_logs()
 
     def teardown(self) -> None:
@@ -270,7 +269,8 @@ class TillMachine(RuleBasedStateMachine):
             self.compared[number] = until
 
 
-def _expected(model: TillModel) -> Sight:
+def expected(model: TillModel) -> Sight:
+    """What is to be seen of a till that is as the model."""
     sight = Sight()
     for number, partition in enumerate(model.partitions):
         sight.sequences[number] = len(partition.log)

@@ -46,6 +46,8 @@ return found
 """
 _COUNTED = "SELECT digest, count(*) AS times FROM usage_events WHERE kind IN (0, 5) GROUP BY digest"
 _ADMITTED_ATTEMPTS = 20
+_PATIENCE_S = 600.0
+"""Of a client: on a busy machine a disk may take its time, and that is no difference."""
 
 Lost = Literal["", "before", "after"]
 Result = TypeVar("Result")
@@ -232,7 +234,7 @@ class World:
         return await self._clients[0].pipeline(*commands, atomic=False) if commands else []
 
     def _connect(self) -> None:
-        self._clients = [LosingRedis(redis.connect(self._server.url)._client) for _ in range(PROCESSES)]
+        self._clients = [LosingRedis(redis.connect(self._server.url, timeout_s=_PATIENCE_S)._client) for _ in range(PROCESSES)]
 
     async def _disconnect(self) -> None:
         for client in self._clients:

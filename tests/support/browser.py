@@ -4,7 +4,6 @@ Tests that want one are skipped, with the reason, on machines without it.
 """
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
@@ -119,13 +118,6 @@ class Tab:
     async def type(self, text: str) -> None:
         """Write into whatever has the focus."""
         await self.send("Input.insertText", text=text)
-
-    async def picture(self) -> bytes:
-        """The whole page as a PNG."""
-        size = (await self.send("Page.getLayoutMetrics"))["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        shot = await self.send("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-        return base64.b64decode(shot["data"])
 
     async def tree(self) -> list[tuple[str, str]]:
         """What a screen reader is told: the role and name of everything on the page."""

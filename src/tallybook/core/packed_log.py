@@ -35,34 +35,44 @@ class Account(NamedTuple):
     pool: str
 
 
-class Price(NamedTuple):
-    """How usage was priced. The fields are those of `Record`."""
+class AccountColumns(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The table of accounts."""
 
-    model: str | None
-    matched_by: str | None
-    service_tier: str | None
-    price_id: int
-    margin_bps: int
-    input_pico: int
-    output_pico: int
-    cache_read_pico: int
-    cache_write_pico: int
-    cache_write_1h_pico: int
-    web_search_pico: int
-    catalog_version: int
+    tenant_id: Column[int]
+    customer_id: Column[int]
+    feature_id: Column[int]
+    period_start_s: Column[int]
+    pool: Column[str]
+
+
+class PriceColumns(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The table of how usage was priced. The fields are those of `Record`."""
+
+    model: Column[str | None]
+    matched_by: Column[str | None]
+    service_tier: Column[str | None]
+    price_id: Column[int]
+    margin_bps: Column[int]
+    input_pico: Column[int]
+    output_pico: Column[int]
+    cache_read_pico: Column[int]
+    cache_write_pico: Column[int]
+    cache_write_1h_pico: Column[int]
+    web_search_pico: Column[int]
+    catalog_version: Column[int]
 
 
 class Columns(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What is said of records beside their identities. The names are those of `Record`, but for what is told here.
 
-    `counts` says how many records of each account stand together, `price` is a place in the table. An event id goes on after
-    `id_prefix`, a time after `occurred_from_ms`.
+    `counts` says how many records of each account stand together, `price` is the place of each record's in its table. An event id goes
+    on after `id_prefix`, a time after `occurred_from_ms`.
     `quantity_beyond` is the quantity less the tokens in and out, which are the quantity of AI usage.
     """
 
-    accounts: list[Account]
+    accounts: AccountColumns
     counts: Column[int]
-    prices: list[Price]
+    prices: PriceColumns
     price: Column[int]
     id_prefix: str
     event_id: Column[str | None]
@@ -100,7 +110,7 @@ _PLAIN = Columns.__struct_fields__[9:]
 _place = Record.__struct_fields__.index
 _DIGEST, _FINGERPRINT, _EVENT_ID, _OCCURRED = map(_place, ("digest", "fingerprint", "event_id", "occurred_at_ms"))
 _plain_of = itemgetter(*map(_place, _PLAIN))
-_price_of = itemgetter(*map(_place, Price._fields))
+_price_of = itemgetter(*map(_place, PriceColumns.__struct_fields__))
 _measures_of = itemgetter(*map(_place, ("quantity_nano", "input_tokens", "output_tokens")))
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -120,7 +130,9 @@ def pack(records: Iterable[Sequence[Any]], accounts: Sequence[Account], counts: 
         _binary(b"".join([digest or _NO_DIGEST for digest in columns[_DIGEST]])),
         _binary(b"".join([fingerprint[:PAYLOAD_BYTES] for fingerprint in fingerprints])),
         _binary(keys if any(keys) else b""),
-        _encode([accounts, _column(counts), *_prices(columns), *_beginnings(columns), *map(_column, _plain_of(columns))]),
+        _encode(
+            [_transposed(accounts), _column(counts), *_prices(columns), *_beginnings(columns), *map(_column, _plain_of(columns))]
+        ),
     )
     return b"\x94" + b"".join(packed)
 
@@ -135,7 +147,11 @@ def _prices(columns: Sequence[Sequence[Any]]) -> tuple[object, object]:
     places: dict[tuple[object, ...], int] = {}
     rows = zip(*_price_of(columns), strict=True)
     column = [places.setdefault(row, len(places)) for row in rows]
-    return list(places), _column(column)
+    return _transposed(places), _column(column)
+
+
+def _transposed(rows: Iterable[Sequence[Any]]) -> list[object]:
+    return list(map(_column, zip(*rows, strict=True)))
 
 
 def _beginnings(columns: Sequence[Sequence[Any]]) -> Iterator[object]:
@@ -165,11 +181,6 @@ def _column(values: Sequence[Value]) -> Value | Sequence[Value]:
     return values[0] if values.count(values[0]) == len(values) else values
 
 
-def pool_of(account: Account) -> str:
-    """The pool's whole name."""
-    return f"{account.pool}{account.period_start_s}" if account.pool.endswith(".") else account.pool
-
-
 def spread(column: Any, count: int) -> list[Any]:  # noqa: ANN401 - a column of any of the types above
     """One value a record. Raises msgspec.ValidationError for a column of another length."""
     if not isinstance(column, list):
@@ -187,39 +198,60 @@ def pieces(data: bytes, size: int, count: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def account_places(columns: Columns) -> list[int]:
-    """The place in the table of each record's account."""
-    counts = spread(columns.counts, len(columns.accounts))
-    return [place for place, count in enumerate(counts) for _ in range(count)]
-
-
-def unpack(packed: Packed) -> list[Record]:
-    """The records again, in their order. Raises msgspec.ValidationError for columns that do not fit together."""
+def unpack(packed: Packed) -> dict[str, list[Any]]:
+    """The fields of `Record` by name, a value a record. Raises msgspec.ValidationError for columns that do not fit together."""
     count, columns = len(packed), packed.columns
-    keys = pieces(packed.keys, IDEMPOTENCY_BYTES, count) if packed.keys else [_NO_KEY] * count
-    payloads = pieces(packed.payloads, PAYLOAD_BYTES, count)
     found = {name: spread(getattr(columns, name), count) for name in _PLAIN}
-    accounts = account_places(columns)
-    if len(accounts) != count:
-        raise msgspec.ValidationError(f"accounts of {len(accounts)} records for {count}")
-    found |= _rows(columns.accounts, Account._fields, accounts)
-    found |= _rows(columns.prices, Price._fields, spread(columns.price, count))
-    found |= {
-        "pool": [pool_of(columns.accounts[place]) for place in accounts],
-        "digest": [b"" if digest == _NO_DIGEST else digest for digest in pieces(packed.digests, DIGEST_BYTES, count)],
-        "fingerprint": [payload + key for payload, key in zip(payloads, keys, strict=True)],
-        "event_id": [None if rest is None else columns.id_prefix + rest for rest in spread(columns.event_id, count)],
-        "occurred_at_ms": [columns.occurred_from_ms + ms for ms in spread(columns.occurred_ms, count)],
-    }
-    tokens = zip(spread(columns.quantity_beyond, count), found["input_tokens"], found["output_tokens"], strict=True)
-    found["quantity_nano"] = [beyond + (taken + given) * money.NANO for beyond, taken, given in tokens]
+    found |= _accounts(columns, count) | _of_table(columns.prices, spread(columns.price, count))
+    found["digest"] = [b"" if digest == _NO_DIGEST else digest for digest in pieces(packed.digests, DIGEST_BYTES, count)]
+    found["fingerprint"] = _fingerprints(packed, count)
+    rests, prefix = spread(columns.event_id, count), columns.id_prefix
+    found["event_id"] = [None if rest is None else prefix + rest for rest in rests] if prefix else rests
+    first = columns.occurred_from_ms
+    occurred = columns.occurred_ms
+    found["occurred_at_ms"] = (
+        [first + occurred] * count if isinstance(occurred, int) else [first + ms for ms in spread(occurred, count)]
+    )
+    measures = zip(spread(columns.quantity_beyond, count), found["input_tokens"], found["output_tokens"], strict=True)
+    found["quantity_nano"] = [beyond + (taken + given) * money.NANO for beyond, taken, given in measures]
+    return found
+
+
+def records(packed: Packed) -> list[Record]:
+    """The records again, in their order. Raises msgspec.ValidationError as `unpack` does."""
+    found = unpack(packed)
     return [Record(*values) for values in zip(*(found[name] for name in Record.__struct_fields__), strict=True)]
 
 
-def _rows(table: Sequence[tuple[Any, ...]], names: Sequence[str], places: Iterable[int]) -> dict[str, list[Any]]:
+def _fingerprints(packed: Packed, count: int) -> list[bytes]:
+    payloads = pieces(packed.payloads, PAYLOAD_BYTES, count)
+    if not packed.keys:
+        return [payload + _NO_KEY for payload in payloads]
+    return [payload + key for payload, key in zip(payloads, pieces(packed.keys, IDEMPOTENCY_BYTES, count), strict=True)]
+
+
+def _accounts(columns: Columns, count: int) -> dict[str, list[Any]]:
+    counts = columns.counts
+    many = len(counts) if isinstance(counts, list) else count // max(counts, 1)
+    each = spread(counts, many)
+    if sum(each) != count:
+        raise msgspec.ValidationError(f"accounts of {sum(each)} records for {count}")
+    found = {name: spread(getattr(columns.accounts, name), many) for name in AccountColumns.__struct_fields__}
+    names, starts = found["pool"], found["period_start_s"]
+    found["pool"] = [f"{name}{start}" if name[-1:] == "." else name for name, start in zip(names, starts, strict=True)]
+    if counts == 1:
+        return found
+    places = [place for place, repeats in enumerate(each) for _ in range(repeats)]
+    return {name: [values[place] for place in places] for name, values in found.items()}
+
+
+def _of_table(table: PriceColumns, places: Sequence[int]) -> dict[str, list[Any]]:
     """The columns of a table, a value a record. Raises msgspec.ValidationError for a place beyond the table."""
+    found: dict[str, list[Any]] = {}
     try:
-        rows = [table[place] for place in places]
+        for name in PriceColumns.__struct_fields__:
+            column = getattr(table, name)
+            found[name] = [column[place] for place in places] if isinstance(column, list) else [column] * len(places)
     except IndexError as error:
         raise msgspec.ValidationError("a place beyond its table") from error
-    return {name: [row[number] for row in rows] for number, name in enumerate(names)}
+    return found

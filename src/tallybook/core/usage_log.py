@@ -113,7 +113,7 @@ def decode_entry(data: bytes) -> Entry:
 def unpacked(entry: PackedEntry) -> Entry:
     """The same item by item. Raises msgspec.ValidationError when the parts do not fit together."""
     places = entry.places()
-    records = [] if entry.packed is None else packed_log.unpack(entry.packed)
+    records = [] if entry.packed is None else packed_log.records(entry.packed)
     found = [Applied(records[place], "", str(left), "0") for place, left in zip(places, entry.left(), strict=True)]
     for number, outcome, spare_left, left in entry.beside:
         if not 0 <= number < len(found):

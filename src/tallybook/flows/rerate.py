@@ -14,6 +14,7 @@ does: an event that took nothing although it had a price says so itself; for one
 What was taken back counts no more; what re-ratings had taken for it went back with it (`rerated`).
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ _STEP = timedelta(days=1)
 """How much usage of one customer is read at once."""
 _ATTEMPTS = 5
 _AT_ONCE = 200
+_LOCK_TRIES, _LOCK_PAUSE_S = 40, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,22 @@ async def alone(services: Services) -> AsyncGenerator[None]:
     Voids of AI usage are refused meanwhile: they give back what re-ratings took, which is not known before the end.
     """
     async with services.database.acquire() as holder:
-        if not await locks.try_rerate_lock(holder):
+        if not await _take_lock(holder):
             raise errors.Conflict("rerate_in_progress", "another re-rating is running; wait until it is done")
         try:
             yield
             await _behind(services)
         finally:
             await locks.release_rerate_lock(holder)
+
+
+async def _take_lock(holder: Connection) -> bool:
+    """Take the right to re-rate; voids under way, which keep it for moments, are waited for."""
+    for _ in range(_LOCK_TRIES):
+        if await locks.try_rerate_lock(holder):
+            return True
+        await asyncio.sleep(_LOCK_PAUSE_S)
+    return False
 
 
 async def _behind(services: Services) -> set[int]:

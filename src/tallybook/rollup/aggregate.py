@@ -8,9 +8,10 @@ Sums are 128-bit integers; a value that does not fit its column sends its record
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -19,7 +20,7 @@ from tallybook.core import clock
 from tallybook.core.pools import PURCHASED_CREDITS
 from tallybook.core.usage_log import Kind, Record
 from tallybook.rollup import decoding, rules
-from tallybook.rollup.decoding import Decoded
+from tallybook.rollup.decoding import Decoded, Table
 from tallybook.rollup.model import Effects, HourlyTotal, LedgerRow, PoolChange, Quarantined, RawEntry
 
 HOUR_MS = 3_600_000
@@ -62,9 +63,10 @@ class UnstorableError(Exception):
 
 def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
     """What the entries, in log order per partition, do to the book. Never raises for what an entry holds."""
-    decoded = decoding.decode(entries)
+    table = decoding.table(entries)
+    decoded = table.beside if table is not None else decoding.decode(entries)
     try:
-        records = _frame(decoded)
+        records = _frame(decoded) if table is None else _frame_of_table(table)
     except (UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError):
         decoded = decoding.decode(entries, distrust=True)
         records = _frame(decoded)
@@ -103,21 +105,43 @@ def set_aside(entry: RawEntry, reason: str) -> Effects:
 def _frame(decoded: Decoded) -> pl.DataFrame:
     """One row a record that changes something. Raises when any value does not fit its column."""
     values = list(chain.from_iterable(map(msgspec.structs.astuple, decoded.records)))
-    columns = {name: values[place :: len(_FIELDS)] for place, name in enumerate(_FIELDS)}
-    properties = [msgspec.json.encode(value).decode() if value else None for value in columns.pop("properties")]
-    series = [pl.Series(name, column, _OTHER_TYPES.get(name, pl.Int64)) for name, column in columns.items()]
-    series += [
-        pl.Series("properties", properties, pl.String),
+    fields = {name: values[place :: len(_FIELDS)] for place, name in enumerate(_FIELDS)}
+    amounts = [
         pl.Series("outcome", decoded.outcomes, pl.String).replace("", "0").cast(pl.Int64),
         pl.Series("pool_left", decoded.lefts, pl.String).replace("", "0").cast(pl.Int64),
         pl.Series("spare_left", decoded.spare_lefts, pl.String).replace("", "0").cast(pl.Int64),
-        pl.Series("kept", decoded.kept, pl.Boolean),
-        pl.Series("partition", decoded.partitions, pl.Int32),
-        pl.Series("seq", decoded.seqs, pl.Int64),
-        pl.Series("position", decoded.positions, pl.Int32),
-        pl.Series("accepted_ms", decoded.accepted_ms, pl.Int64),
     ]
-    frame = pl.DataFrame(series)
+    return _checked(fields, amounts, decoded)
+
+
+def _frame_of_table(table: Table) -> pl.DataFrame:
+    """The same, of records that were never made."""
+    amounts = [
+        pl.Series("outcome", table.outcomes, pl.Int64),
+        pl.Series("pool_left", table.lefts, pl.Int64),
+        pl.Series("spare_left", table.spare_lefts, pl.Int64),
+    ]
+    return _checked(table.fields, amounts, table.beside)
+
+
+def _checked(fields: Mapping[str, list[Any]], amounts: Iterable[pl.Series], decoded: Decoded) -> pl.DataFrame:
+    properties = [msgspec.json.encode(value).decode() if value else None for value in fields["properties"]]
+    frame = pl.DataFrame(
+        [
+            *[
+                pl.Series(name, values, _OTHER_TYPES.get(name, pl.Int64))
+                for name, values in fields.items()
+                if name != "properties"
+            ],
+            *amounts,
+            pl.Series("properties", properties, pl.String),
+            pl.Series("kept", decoded.kept, pl.Boolean),
+            pl.Series("partition", decoded.partitions, pl.Int32),
+            pl.Series("seq", decoded.seqs, pl.Int64),
+            pl.Series("position", decoded.positions, pl.Int32),
+            pl.Series("accepted_ms", decoded.accepted_ms, pl.Int64),
+        ]
+    )
     if not frame.is_empty() and not frame.select(_storable()).item():
         raise UnstorableError
     return frame.filter(pl.col("kind") != Kind.TICK).with_columns(_spare(), hour=pl.col("accepted_ms") // HOUR_MS)

@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from tallybook.core import clock, usage_log
-from tallybook.core.usage_log import Applied, Entry, Opening, Record
+from tallybook.core import clock, packed_log, usage_log
+from tallybook.core.usage_log import Applied, Entry, Opening, PackedEntry, Record
 from tallybook.rollup import rules
 from tallybook.rollup.model import Quarantined, RawEntry
 
@@ -48,6 +49,60 @@ class Decoded:
     last_accepted_ms: dict[int, int] = field(default_factory=dict[int, int])
     """By partition: when the till took the last readable entry."""
     oldest_accepted_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Table:
+    """What packed entries hold, by column: the fields of `Record`, and those of `Decoded` beside its records."""
+
+    fields: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in Record.__struct_fields__})
+    outcomes: list[int] = field(default_factory=list[int])
+    lefts: list[int] = field(default_factory=list[int])
+    spare_lefts: list[int] = field(default_factory=list[int])
+    beside: Decoded = field(default_factory=Decoded)
+    """All but records, outcomes and what is left."""
+
+
+def table(entries: Iterable[RawEntry]) -> Table | None:
+    """The entries by column, without a record being made; None when one of them has to be looked at piece by piece."""
+    found = Table()
+    for raw in entries:
+        if not usage_log.is_packed(raw.data):
+            return None
+        try:
+            entry = usage_log.decode_packed(raw.data)
+            if not rules.arrival_is_plausible(entry.accepted_at_ms):
+                return None
+            _add(raw, entry, found)
+        except (msgspec.MsgspecError, _UnclearError):
+            return None
+    return found
+
+
+class _UnclearError(Exception):
+    """A text is no amount."""
+
+
+def _add(raw: RawEntry, entry: PackedEntry, found: Table) -> None:
+    places, count = entry.places(), len(entry)
+    lefts, outcomes, spare_lefts = list(entry.left()), [0] * count, [0] * count
+    for number, *texts in entry.beside:
+        outcome, spare_left, left = map(rules.amount, texts)
+        if outcome is None or spare_left is None or left is None or not 0 <= number < count:
+            raise _UnclearError
+        outcomes[number], spare_lefts[number], lefts[number] = outcome, spare_left, left
+    if entry.packed is not None:
+        for name, values in packed_log.unpack(entry.packed).items():
+            found.fields[name] += [values[place] for place in places] if entry.left_out else values
+    found.outcomes += outcomes
+    found.lefts += lefts
+    found.spare_lefts += spare_lefts
+    found.beside.kept += [True] * count
+    found.beside.positions += range(count)
+    _take_place(raw, entry.accepted_at_ms, count, found.beside)
+    _note_arrival(raw, entry.accepted_at_ms, found.beside)
+    for index, opening in enumerate(entry.openings):
+        _take_opening(raw, entry.accepted_at_ms, index, opening, found.beside)
 
 
 def decode(entries: Iterable[RawEntry], *, distrust: bool = False) -> Decoded:

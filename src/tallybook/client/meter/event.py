@@ -1,13 +1,12 @@
 """A usage event as it waits to be sent: its id, and the bytes that go into the batch."""
 
+import functools
 import json
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
-
-from tallybook.client import decoding
+from json.encoder import encode_basestring_ascii as quoted  # pyright: ignore[reportUnknownVariableType]
+from typing import Any, NamedTuple, cast
 
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _RANDOM_BITS = 74
@@ -23,9 +22,17 @@ class Event(NamedTuple):
 def make(fields: Mapping[str, Any], *, event_id: str | None = None) -> Event:
     """An event of fields under their wire names; those that are None are left out. Without an id it gets a new one, for good."""
     named = event_id or new_id()
-    kept = {name: value for name, value in fields.items() if value is not None}
-    kept["eventId"] = named
-    return Event(named, _ENCODE(kept).encode())
+    kept = [f'"{name}":{_json(value)}' for name, value in fields.items() if value is not None]
+    kept.append(f'"eventId":{_json(named)}')
+    return Event(named, ("{" + ",".join(kept) + "}").encode())
+
+
+def _json(value: Any) -> str:
+    """JSON in a fraction of the time that an encoder takes to start, for what most fields of an event are."""
+    kind = cast("type[object]", type(value))
+    if kind is str:
+        return quoted(value)
+    return str(value) if kind is int else _ENCODE(value)
 
 
 def read(payload: bytes) -> dict[str, Any]:
@@ -34,8 +41,14 @@ def read(payload: bytes) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The present moment as events carry it."""
-    return decoding.iso(datetime.now(UTC))
+    """The present moment as events carry it: in UTC, with milliseconds."""
+    second, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_text_of_second(second)}.{milliseconds:03d}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _text_of_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def new_id() -> str:

@@ -6,6 +6,7 @@ Used by the caller's threads (`put`) and by one sender, which is a thread or a t
 import gc
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,10 @@ class Outbox:
         self._store = _store(settings, to)
         self.counters.adopted = self._store.pending
         self._failed_in_a_row = 0
-        self._lock = threading.Lock()
+        # Python may look for garbage at any moment, and what it finds may come back here in the same thread.
+        self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
+        self._forgotten: deque[Reading] = deque()
         self.wake: Callable[[], None] = _nothing
         """Set by the sender: called when there is something to do."""
         self.progress: Callable[[], None] = _nothing
@@ -86,6 +89,8 @@ class Outbox:
 
     def put(self, one: Event) -> bool:
         """Take an event in. Returns whether there was room. Raises QueueFull if the policy says so, and nothing else."""
+        if self._forgotten:
+            self._finish_forgotten()
         with self._lock:
             self.counters.tracked += 1
         if len(one.payload) > EVENT_BYTES_MAX:
@@ -169,15 +174,28 @@ class Outbox:
         """The response is finished."""
         self._open.pop(reading, None)
 
+    def forget(self, reading: Reading) -> None:
+        """Nobody holds what this is read from. Called by finalizers, which must not wait for a lock: it is finished later."""
+        self._forgotten.append(reading)
+
+    def _finish_forgotten(self) -> None:
+        while True:
+            try:
+                reading = self._forgotten.popleft()
+            except IndexError:
+                return
+            reading.finish()
+
     def collect_forgotten(self) -> bool:
         """Have streams found that the caller broke off and did not close; their parts hold each other until Python looks for such.
 
         Returns whether it looked.
         """
-        if self._open:
+        found = bool(self._open)
+        if found:
             gc.collect()
-            return True
-        return False
+        self._finish_forgotten()
+        return found
 
     def begin_reading(self, finish_early: Callable[[], None]) -> int:
         """Announce that the rest of a broken-off response is being read; `finish_early` books what is known by then."""
@@ -198,6 +216,7 @@ class Outbox:
             finish()
         for reading in list(self._open):
             reading.finish()
+        self._finish_forgotten()
 
     def _moved(self) -> None:
         with self._room:
@@ -246,7 +265,8 @@ class Outbox:
         self._failed_in_a_row = 0
         self._underway = {}
         self._open = {}
-        self._lock = threading.Lock()
+        self._forgotten = deque()
+        self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Text = str | Callable[[], str | None] | None
 Properties = Mapping[str, str] | Callable[[], Mapping[str, str] | None] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
+class Attribution(NamedTuple):
     """The customer and the feature of a call, and what else its event says."""
 
     customer_id: str | None = None

@@ -13,6 +13,9 @@ from tallybook.client.tracking import usage
 from tallybook.client.tracking.usage import Usage
 
 END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_NULL_USAGE_BYTES: Final = b',"usage":null'
+"""As it is nearly always written; `_NULL_USAGE` finds the other spellings."""
+
 _NULL_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null')
 """Inside a JSON string the quotes would be escaped, so this is the field and nothing else."""
 
@@ -77,6 +80,25 @@ def parsed(event: bytes) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
+def with_name(data: bytes, name: bytes) -> Iterator[tuple[int, int]]:
+    """Where the events are that contain `name`, first to last; those between them cost no more than the search."""
+    if b"\r" in data:
+        start = 0
+        for event in split(data):
+            end = start + len(event)
+            if name in event:
+                yield start, end
+            start = end
+        return
+    place = data.find(name)
+    while place >= 0:
+        start = data.rfind(b"\n\n", 0, place)
+        end = data.find(b"\n\n", place)
+        start, end = start + 2 if start >= 0 else 0, end + 2 if end >= 0 else len(data)
+        yield start, end
+        place = data.find(name, end)
+
+
 class SimpleShape:
     """An answer of which only whole bodies are read: embeddings, and what the other shapes begin with."""
 
@@ -114,17 +136,23 @@ class ChatShape(SimpleShape):
 
     def events(self, data: bytes) -> bytes:
         """The last chunk has no choices, and the usage of the whole stream; the others have null there, if anything."""
-        plain = _NULL_USAGE.sub(b"", data)
+        plain = data.replace(_NULL_USAGE_BYTES, b"")
         if self._keep_output:
             self._keep(plain)
         if b'"usage"' in plain:
-            passed = b"".join(self._with_usage(event) if b'"usage"' in event else event for event in split(plain))
-        else:
-            passed = plain
+            plain = self._without_usage(plain)
         if _DONE.search(plain, max(0, len(plain) - _DONE_BYTES)):
             self.is_over = True
             self.is_final = self._found is not None
-        return passed if self._injected else data
+        return plain if self._injected else data
+
+    def _without_usage(self, data: bytes) -> bytes:
+        passed: list[bytes] = []
+        last = 0
+        for start, end in with_name(data, b'"usage"'):
+            passed += data[last:start], self._with_usage(_NULL_USAGE.sub(b"", data[start:end]))
+            last = end
+        return b"".join([*passed, data[last:]])
 
     def _with_usage(self, event: bytes) -> bytes:
         chunk = parsed(event)
@@ -147,11 +175,15 @@ class ResponsesShape(SimpleShape):
     _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
     _HEAD_BYTES = 200
 
-    def __init__(self) -> None:
+    def __init__(self, keep_output: bool, /) -> None:  # noqa: FBT001 - a factory that routes call by place
+        """`keep_output`: remember the text, for an estimate."""
         super().__init__(usage.of_openai_responses)
+        self._keep_output = keep_output
 
     def events(self, data: bytes) -> bytes:
         """Only the last event is read."""
+        if self._keep_output:
+            self._keep(data)
         if any(name in data for name in self._LAST):
             for event in split(data):
                 if any(name in event[: self._HEAD_BYTES] for name in self._LAST):
@@ -159,11 +191,16 @@ class ResponsesShape(SimpleShape):
                     self.is_over = True
         return data
 
+    def _keep(self, data: bytes) -> None:
+        deltas = [parsed(data[start:end]) for start, end in with_name(data, b"response.output_text.delta")]
+        self.output += "".join(usage.text(each, "delta") or "" for each in deltas)
+
 
 class MessagesShape(SimpleShape):
     """Anthropic: the first event has the input, later ones say again what the whole is by then."""
 
-    _HEAD_BYTES = 100
+    _HEAD_BYTES = 60
+    """The kind of an event stands here; its text begins later."""
 
     def __init__(self) -> None:
         super().__init__(usage.of_anthropic)
@@ -176,9 +213,8 @@ class MessagesShape(SimpleShape):
 
     def events(self, data: bytes) -> bytes:
         """Counts are totals: they replace, and are never added."""
-        if b"message_" in data:
-            for event in split(data):
-                self._look_at(event, event[: self._HEAD_BYTES])
+        for start, end in with_name(data, b"message_"):
+            self._look_at(data[start:end], data[start : min(end, start + self._HEAD_BYTES)])
         return data
 
     def _look_at(self, event: bytes, head: bytes) -> None:

@@ -16,7 +16,7 @@ from tallybook.client.tracking import taps, twins, usage
 from tallybook.client.tracking.shapes import ChatShape, MessagesShape, ResponsesShape, Shape, SimpleShape
 from tallybook.client.tracking.tracker import Call, Tracker
 from tallybook.client.tracking.usage import Usage
-from tallybook.client.tracking.wire import Observation
+from tallybook.client.tracking.wire import FRAMES, EventObservation, FrameObservation, Observation
 
 T = TypeVar("T")
 _OWNERS_BY_HOST: Final = {
@@ -44,7 +44,7 @@ class Route:
 
 _CHAT: Final = Route(usage.of_openai_chat, ChatShape, has_usage_option=True)
 _EMBEDDINGS: Final = Route(usage.of_openai_chat, lambda _injected, _keep: SimpleShape(usage.of_openai_chat))
-_RESPONSES: Final = Route(usage.of_openai_responses, lambda _injected, _keep: ResponsesShape())
+_RESPONSES: Final = Route(usage.of_openai_responses, lambda _injected, keep: ResponsesShape(keep))
 _MESSAGES: Final = Route(usage.of_anthropic, lambda _injected, _keep: MessagesShape())
 _OPENAI_ROUTES: Final = {"/chat/completions": _CHAT, "/completions": _CHAT, "/embeddings": _EMBEDDINGS, "/responses": _RESPONSES}
 _ANTHROPIC_ROUTES: Final = {"/v1/messages": _MESSAGES, "/v1/complete": _MESSAGES}
@@ -75,6 +75,7 @@ def track_anthropic(client: T, tracker: Tracker) -> T:
 def _track(client: T, tracker: Tracker, routes: Mapping[str, Route], sdk: str) -> T:
     made: Any = twins.twin(client)
     original: Any = twins.original_of(client)
+    _own_resources(made, original)
     hooks = _Hooks(made, tracker, routes, _owner(original, sdk))
     kind = cast("Any", type(original))
     is_async = inspect.iscoroutinefunction(kind.request)
@@ -94,6 +95,13 @@ def _track(client: T, tracker: Tracker, routes: Mapping[str, Route], sdk: str) -
     if getattr(made, "_middleware_chain", None) is not None:
         made._middleware_chain = made._build_middleware_chain()  # noqa: SLF001 - the chain holds the client it was built for
     return cast("T", made)
+
+
+def _own_resources(made: Any, original: Any) -> None:
+    """Make those resources anew that a client made at its start; Bedrock's and Vertex' do, and they call the client they were made for."""
+    for name, value in twins.state(made).items():
+        if getattr(value, "_client", None) is original:
+            twins.override(made, **{name: type(value)(made)})
 
 
 def _owner(client: Any, sdk: str) -> str | None:
@@ -237,7 +245,10 @@ class _Hooks:
 
 def _observation(response: Any, underway: _Underway) -> Observation:
     shape = underway.route.shape(underway.is_injected, underway.call.tracker.terms.estimate)
-    return Observation(underway.call, shape, is_stream=taps.is_stream(response))
+    kind = response.headers.get("content-type", "")
+    if "text/event-stream" in kind:
+        return EventObservation(underway.call, shape)
+    return FrameObservation(underway.call, shape) if FRAMES in kind else Observation(underway.call, shape)
 
 
 def _meter_whole(underway: _Underway, response: Any, result: Any) -> None:

@@ -198,7 +198,7 @@ class _Swapped:
 
     def __del__(self) -> None:
         if not self._tallybook_reading.is_over and not self._tallybook_drain():
-            self._tallybook_reading.finish()
+            self._tallybook_tracker.outbox.forget(self._tallybook_reading)
 
     def _tallybook_drain(self) -> bool:
         """Begin to read the rest, if it is wanted and can be."""

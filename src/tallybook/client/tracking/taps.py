@@ -4,6 +4,7 @@ Only this one response object is changed. When the caller closes it before its e
 not wait for that, and sees a closed response.
 """
 
+import os
 import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,9 +20,18 @@ def is_read(response: Any) -> bool:
     return hasattr(response, "_content")
 
 
-def is_stream(response: Any) -> bool:
-    """Whether the body is server-sent events."""
-    return "text/event-stream" in response.headers.get("content-type", "")
+_alive: dict[weakref.ref[Any], Observation] = {}
+"""Responses that are being read; the references must be kept for Python to call back."""
+
+
+def _forgotten(response: weakref.ref[Any]) -> None:
+    observation = _alive.pop(response, None)
+    if observation is not None:
+        observation.forget()
+
+
+# A child reads none of its parent's streams.
+os.register_at_fork(after_in_child=_alive.clear)
 
 
 class _Tap:
@@ -32,7 +42,7 @@ class _Tap:
         self._is_reading = False
         self._is_handed_over = False
         # A response of which nothing was read is reported when it is forgotten.
-        weakref.finalize(response, observation.finish).atexit = False
+        _alive[weakref.ref(response, _forgotten)] = observation
 
     def _hand_over(self) -> bool:
         """Whether the rest is to be read. Then the caller has a closed response from here on."""

@@ -1,6 +1,7 @@
 """`tracked`: which package a client is of, and so how it is metered."""
 
 import sys
+from collections.abc import Mapping
 from typing import TypeVar
 
 from tallybook.client.client import AsyncTallybook, Tallybook
@@ -33,6 +34,7 @@ def tracked(
     on_break: OnBreak = "drain",
     drain_s: float = 60.0,
     estimate: bool = False,
+    models: Mapping[str, str] | None = None,
 ) -> T:
     """A client that does what `client` does, and meters it. `client` itself is not changed.
 
@@ -40,11 +42,11 @@ def tracked(
     `provider`: who owns the models of a server that does not say · `gate`: ask before each call whether the customer's pool pays for it
     · `on_break`: what happens to the rest of a stream that the caller breaks off: `drain` reads it in the background for at most
     `drain_s` seconds, because the usage comes last, `stop` closes it · `estimate`: meter four characters as a token where a provider does
-    not say what was used; else that is reported.
+    not say what was used; else that is reported · `models`: catalog ids of names that are your own, such as Azure's deployments.
 
     Raises TypeError for a client of a kind that is not known.
     """
-    terms = Terms(customer_id, feature, properties, provider, gate, on_break, drain_s, estimate)
+    terms = Terms(customer_id, feature, properties, provider, gate, on_break, drain_s, estimate, models)
     track = packages.track_of_sdk(client) or _track_of(client)
     if track is None:
         raise TypeError(f"tracked() does not know clients of type {type(client).__module__}.{type(client).__qualname__}")

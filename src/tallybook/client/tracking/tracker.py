@@ -1,7 +1,8 @@
 """What all tracked clients share: who pays, the gate before a call, and the event after it. Nothing here raises but the gate."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ _ID_CHARACTERS_MIN = 20
 """Shorter response ids come from servers that count or draw small numbers; they would name several responses."""
 _ID_CHARACTERS_MAX = 128
 _GATE_TIMEOUT_S = 2.0
+_OF_BEDROCK = re.compile(r"(?:[a-z-]+\.)?anthropic\.(.+?)(?:-v\d+)?(?::\d+)?")
+"""For example `eu.anthropic.claude-sonnet-4-20250514-v1:0`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,10 @@ class Terms:
     on_break: OnBreak = "drain"
     drain_s: float = 60.0
     estimate: bool = False
+    models: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call to a provider, from before it is sent: who pays, the model that was asked for, and the request for estimates."""
 
@@ -110,7 +114,7 @@ class Tracker:
             "featureCode": call.who.feature,
             "customerId": call.who.customer_id,
             "timestamp": event.now(),
-            "model": owned(found.model or call.model or "", call.provider),
+            "model": self.named(found.model or call.model or "", call.provider),
             "inputTokens": found.input,
             "outputTokens": found.output,
             "cacheReadTokens": found.cache_read or None,
@@ -120,6 +124,10 @@ class Tracker:
             "webSearchRequests": found.web_searches or None,
             "properties": {**(call.who.properties or {}), "usageStatus": status},
         }
+
+    def named(self, model: str, provider: str | None) -> str:
+        """The id under which the service knows a model: what `models` says, else the provider's id with its owner."""
+        return (self.terms.models or {}).get(model) or owned(model, provider)
 
     def meter_unknown(self, call: Call, output: str, response_id: str | None) -> None:
         """An estimate, if those are wanted; else a problem."""
@@ -178,13 +186,16 @@ def _question(call: Call) -> Request[Any]:
         missing = "customer" if not who.customer_id else "feature"
         raise errors.GateClosed("unattributed", f"the call has no {missing}", customer_id=who.customer_id, feature=who.feature)
     tokens = max(1, usage.rough_tokens(call.request))
-    model = owned(call.model or "", call.provider)
+    model = call.tracker.named(call.model or "", call.provider)
     return usage_resource.check(who.customer_id, who.feature, model=model, input_tokens=tokens, output_tokens=1)
 
 
 def owned(model: str, provider: str | None) -> str:
-    """The model id with its owner, unless it names one, or none is known."""
-    return model if provider is None or "/" in model else f"{provider}/{model}"
+    """The model id with its owner, unless it names one, or none is known. Bedrock's spelling is taken off."""
+    if provider is None or "/" in model:
+        return model
+    bedrock = _OF_BEDROCK.fullmatch(model) if provider == "anthropic" and "anthropic." in model else None
+    return f"{provider}/{bedrock[1] if bedrock else model}"
 
 
 def _event_id(response_id: str | None) -> str | None:

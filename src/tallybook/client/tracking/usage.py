@@ -1,17 +1,16 @@
 """What a provider says it used, from any of its spellings to one: the input is the whole prompt, cache included.
 
-Values may be objects of an SDK or the dicts of its JSON; `get` reads both.
+Values may be objects of an SDK or the dicts of its JSON; `get` and `held` read both.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, NamedTuple, cast
 
 _TIERS = {"batch": "batch", "flex": "flex", "priority": "priority"}
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """The tokens of one response; `cache_write_1h` is a part of `cache_write`. `response_id` and `model` are the provider's."""
 
     response_id: str | None
@@ -34,10 +33,19 @@ def get(value: Any, *names: str) -> Any:
     return value
 
 
+def held(value: Any) -> Mapping[str, Any]:
+    """What an object of an SDK, or a dict, holds by name: much quicker than asking it for names that it may not have."""
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    own: Mapping[str, Any] = getattr(value, "__dict__", _NOTHING)
+    extra: Mapping[str, Any] | None = getattr(value, "__pydantic_extra__", None)
+    return {**own, **extra} if extra else own
+
+
 def number(value: Any, *names: str) -> int:
     """The count at a path of names; 0 where there is none."""
     found = get(value, *names)
-    return int(found) if isinstance(found, int | float) else 0
+    return int(found) if isinstance(found, (int, float)) else 0
 
 
 def text(value: Any, *names: str) -> str | None:
@@ -46,23 +54,34 @@ def text(value: Any, *names: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _count(fields: Mapping[str, Any], name: str) -> int:
+    found = fields.get(name)
+    return found if type(found) is int else int(found) if isinstance(found, float) else 0
+
+
+def _word(fields: Mapping[str, Any], name: str) -> str | None:
+    found = fields.get(name)
+    return found if isinstance(found, str) else None
+
+
 def of_openai_chat(response: Any) -> Usage | None:
     """Chat completions, completions and embeddings, of OpenAI and all that speak like it."""
-    usage = get(response, "usage")
-    if usage is None:
+    answer = held(response)
+    told = answer.get("usage") or get(response, "usage")
+    if told is None:
         return None
-    prompt = number(usage, "prompt_tokens")
-    details = get(usage, "prompt_tokens_details")
-    # Some that speak like OpenAI leave reasoning out of completion_tokens; the total has it in any case.
-    output = max(number(usage, "completion_tokens"), number(usage, "total_tokens") - prompt)
+    usage = held(told)
+    prompt = _count(usage, "prompt_tokens")
+    details = held(usage.get("prompt_tokens_details"))
     return Usage(
-        text(response, "id"),
-        text(response, "model"),
+        _word(answer, "id"),
+        _word(answer, "model"),
         prompt,
-        output,
-        number(details, "cached_tokens") or number(usage, "prompt_cache_hit_tokens"),
-        number(details, "cache_write_tokens"),
-        service_tier=_tier(response),
+        # Some that speak like OpenAI leave reasoning out of completion_tokens; the total has it in any case.
+        max(_count(usage, "completion_tokens"), _count(usage, "total_tokens") - prompt),
+        _count(details, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
+        _count(details, "cache_write_tokens"),
+        service_tier=_TIERS.get(_word(answer, "service_tier") or ""),
     )
 
 
@@ -93,21 +112,23 @@ def _items(value: Any) -> Iterable[Any]:
 
 def of_anthropic(message: Any) -> Usage | None:
     """Messages, whose three input counts exclude each other."""
-    usage = get(message, "usage")
-    if usage is None:
+    answer = held(message)
+    told = answer.get("usage") or get(message, "usage")
+    if told is None:
         return None
-    read, write = number(usage, "cache_read_input_tokens"), number(usage, "cache_creation_input_tokens")
-    model = text(message, "model")
+    usage = held(told)
+    read, write = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
+    model = _word(answer, "model")
     return Usage(
-        text(message, "id"),
-        f"{model}-fast" if model and get(usage, "speed") == "fast" else model,
-        number(usage, "input_tokens") + read + write,
-        number(usage, "output_tokens"),
+        _word(answer, "id"),
+        f"{model}-fast" if model and usage.get("speed") == "fast" else model,
+        _count(usage, "input_tokens") + read + write,
+        _count(usage, "output_tokens"),
         read,
         write,
-        number(usage, "cache_creation", "ephemeral_1h_input_tokens"),
-        _tier(usage),
-        number(usage, "server_tool_use", "web_search_requests"),
+        _count(held(usage.get("cache_creation")), "ephemeral_1h_input_tokens"),
+        _TIERS.get(_word(usage, "service_tier") or ""),
+        _count(held(usage.get("server_tool_use")), "web_search_requests"),
     )
 
 

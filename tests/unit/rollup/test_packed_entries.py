@@ -1,0 +1,114 @@
+"""Entries by columns, as the till's script writes them: the same to the rollup as item by item."""
+
+import struct
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallybook.core import packed_log, usage_log
+from tallybook.core.usage_log import Applied, Kind, Opening, Record
+from tallybook.rollup import aggregate, decoding
+from tallybook.rollup.model import RawEntry
+from tests.support import log_builder as log
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_FINGERPRINTS = (b"payload!" + bytes(4), b"payload?" + b"key1")
+
+
+def account_of(record: Record) -> packed_log.Account:
+    return packed_log.account(record.tenant_id, record.customer_id, record.feature_id, record.period_start_s, record.pool)
+
+
+def packed(records: list[Record], left_out: list[int], beside: list[tuple[int, str, str, str]], *openings: Opening) -> bytes:
+    """An entry as the script assembles it, where 7 is left after each accepted record."""
+    rows = packed_log.pack(map(msgspec.structs.astuple, records), [account_of(record) for record in records], [1] * len(records))
+    lefts = struct.pack(f">{len(records) - len(left_out)}q", *[7] * (len(records) - len(left_out)))
+    words = (usage_log.PACKED, log.ACCEPTED_MS, left_out, lefts, beside, openings, msgspec.Raw(rows))
+    return msgspec.msgpack.encode(words)
+
+
+_RECORDS = st.builds(
+    log.usage,
+    st.sampled_from(["a", "event-1", "event-27", ""]),
+    st.integers(0, 10**15),
+    customer_id=st.integers(1, 2**40),
+    pool=st.sampled_from([log.POOL, "credits", "", "9.f3.5"]),
+    matched_by=st.sampled_from([None, "exact"]),
+    model=st.sampled_from([None, "openai/gpt-4o"]),
+    price_id=st.integers(0, 3),
+    input_pico=st.integers(0, 2**40),
+    input_tokens=st.integers(0, 10**9),
+    output_tokens=st.integers(0, 10**9),
+    quantity_nano=st.integers(0, 10**18),
+    occurred_at_ms=st.integers(0, 10**12),
+    properties=st.sampled_from([None, {"region": "eu"}]),
+    fingerprint=st.sampled_from(_FINGERPRINTS),
+)
+_OTHERS = st.sampled_from(
+    [log.change(Kind.ADJUSTMENT, -5), log.change(Kind.EXPIRY), log.tick(), Record(0, 1, 1, b"d" * 16, "p", 0)]
+)
+
+
+@given(st.lists(st.one_of(_RECORDS, _OTHERS), min_size=1, max_size=20), st.data())
+def test_what_is_packed_comes_out_again_and_only_what_was_accepted(records: list[Record], data: st.DataObject) -> None:
+    left_out = sorted(data.draw(st.sets(st.integers(0, len(records) - 1), max_size=len(records) - 1)))
+    entry = usage_log.decode_entry(packed(records, left_out, []))
+    kept = [record for place, record in enumerate(records) if place not in left_out]
+    assert entry.applied == [Applied(record, "", "7", "0") for record in kept]
+
+
+@given(st.lists(_RECORDS, min_size=1, max_size=20))
+def test_the_rollup_does_the_same_with_columns_as_with_items(records: list[Record]) -> None:
+    opening = Opening("1", "1", log.POOL, "", "9007199254740993")
+    data = packed(records, [0], [], opening) if len(records) > 1 else packed(records, [], [], opening)
+    raw = RawEntry(0, 1, data)
+    plain = RawEntry(0, 1, msgspec.msgpack.encode(usage_log.decode_entry(data)))
+    assert decoding.table([raw]) is not None
+    assert aggregate.effects([raw], NOW) == aggregate.effects([plain], NOW)
+
+
+def test_no_record_is_made_of_what_can_be_taken_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_arguments: object, **_options: object) -> None:
+        pytest.fail("taken apart item by item")
+
+    monkeypatch.setattr(decoding, "decode", decode)
+    assert aggregate.effects([RawEntry(0, 1, packed([log.usage("a", 5), log.usage("b", 6)], [0], []))], NOW).events == 1
+
+
+def test_what_does_not_fit_numbers_stands_beside_in_text() -> None:
+    large = str(4 * 10**18)
+    data = packed([log.usage("a", 5), log.usage("b", 5)], [], [(1, "3", large, "")])
+    first, second = usage_log.decode_entry(data).applied
+    assert (first.left, first.outcome, first.spare_left) == ("7", "", "0")
+    assert (second.left, second.outcome, second.spare_left) == ("", "3", large)
+    lines = aggregate.effects([RawEntry(0, 1, data)], NOW).events_csv.decode().splitlines()
+    assert lines[1].endswith(f",0,{large}")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "beside"), [([5, 6], []), ([0, 1, 2, 3, 4, 5, 6], []), ([], [(9, "", "0", "1")]), ([], [(-1, "", "0", "1")])]
+)
+def test_parts_that_do_not_fit_together_are_no_entry_and_go_to_quarantine_whole(
+    left_out: list[int], beside: list[tuple[int, str, str, str]]
+) -> None:
+    data = packed([log.usage("a", 5)], [], [])
+    broken = msgspec.msgpack.decode(data)
+    broken[2], broken[4] = left_out, beside
+    if left_out:
+        broken[3] = bytes(16)
+    data = msgspec.msgpack.encode(broken)
+    with pytest.raises(msgspec.MsgspecError):
+        usage_log.decode_entry(data)
+    found = aggregate.effects([RawEntry(0, 1, data)], NOW)
+    assert [(item.position, item.payload) for item in found.quarantined] == [(None, data)]
+    assert (found.events, found.pools) == (0, [])
+
+
+def test_a_packed_record_that_cannot_be_stored_is_quarantined_alone_and_its_pool_is_charged() -> None:
+    found = aggregate.effects([RawEntry(0, 4, packed([log.usage("good", 2), log.usage("nul\0", 3)], [], []))], NOW)
+    assert (found.events, found.pools[0][4]) == (1, 5)
+    assert [(item.position, item.booked) for item in found.quarantined] == [(1, True)]
+    assert msgspec.msgpack.decode(found.quarantined[0].payload)[0][5] == 3
