@@ -28,7 +28,7 @@ MUTANTS = (
     ),
     Mutant("forget the counter", "'HINCRBY', prefix .. ':m', 'seq', 1", "'HINCRBY', prefix .. ':m', 'seq', 0"),
     Mutant("forget an opening", "pool .. '.o', opening)\n    end", "pool .. '.o', '0')\n    end"),
-    Mutant("remember too short", "call('HGET', remembered_before .. high .. nibble, field)", "nil"),
+    Mutant("remember too short", "(generations[i] - 1)", "(generations[i] - 2)"),
 )
 
 

@@ -15,7 +15,9 @@ from tallybook.flows.reconcile import Report
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "--force", action="store_true", help="also when the till is whole, or another installation's; and go on over entries that its log has lost"
+        "--force",
+        action="store_true",
+        help="even when the till is whole or another installation's; go on over entries its log has lost",
     )
 
 
