@@ -1,6 +1,7 @@
 """A receiver can tell what was sent from what was not: with the official client, and with the client of this package."""
 
 import base64
+import itertools
 from datetime import UTC, datetime
 
 import pytest
@@ -68,6 +69,7 @@ def test_a_replay_with_a_new_time_is_refused_because_the_time_is_signed() -> Non
         (MESSAGE.body, HEADERS, ""),
         (b"\xff\xfe", HEADERS, SECRET),
     ],
+    ids=itertools.count(),
 )
 def test_anything_else_is_refused(body: bytes | str, headers: dict[str, str], secret: str) -> None:
     with pytest.raises(UntrustedWebhook):
