@@ -113,11 +113,11 @@ async def test_no_request_fails_and_each_event_is_priced_by_the_catalog_of_its_t
         before = await database.fetchval("SELECT version FROM ai_catalog_version")
         stop = asyncio.Event()
         loading = asyncio.create_task(load.run(stop, LOAD_TASKS))
-        await waiting.until(lambda: _has_settled(load, 200))
+        await waiting.until(lambda: _has_accepted(load, 200))
         published = [await publish(database, tmp_path / "list.json", factor) for factor in (2, 3)]
         await asyncio.sleep(_LED_S)
-        enough = len(load.settled) + 200
-        await waiting.until(lambda: _has_settled(load, enough))
+        enough = load.accepted + 200
+        await waiting.until(lambda: _has_accepted(load, enough))
         stop.set()
         await loading
         assert (load.requests_failed, load.wrong) == (0, [])
@@ -132,8 +132,8 @@ async def test_no_request_fails_and_each_event_is_priced_by_the_catalog_of_its_t
         await database.close()
 
 
-async def _has_settled(load: Load, count: int) -> bool:
-    return len(load.settled) >= count
+async def _has_accepted(load: Load, count: int) -> bool:
+    return load.accepted >= count
 
 
 async def _check_prices(database: Pool, before: int) -> None:
