@@ -169,10 +169,8 @@ def new_customer(account: Account) -> str:
 async def test_the_caller_sees_no_difference_and_every_token_is_recorded_once(
     case: Case, way: Way, shared_account: Account, *, is_async: bool
 ) -> None:
-    if not is_async and case.name.startswith("pydantic-ai") and way is broken_off:
-        pytest.skip(
-            "a sync stream of pydantic-ai runs its event loop only while it is read, so the rest is not read after a break"
-        )
+    if not is_async and case.name.startswith("pydantic-ai") and way in {broken_off, error_in_the_middle}:
+        pytest.skip("a sync stream of pydantic-ai runs its event loop only while it is read, so nothing ends it after a break")
     customer, problems = new_customer(shared_account), list[Problem]()
     without = await seen_without(way, case, is_async=is_async)
     kind = AsyncTallybook if is_async else Tallybook
