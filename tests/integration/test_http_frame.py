@@ -289,6 +289,8 @@ async def test_an_unknown_path_is_a_json_404_and_an_unknown_method_a_json_405(ht
     method = await http.send("PATCH", "/api/v1/things")
     assert (method.status, method.code, method.headers["Allow"]) == (405, "method_not_allowed", "POST")
     assert (await http.send("GET", "/")).status == 404
+    of_two_lines = await http.send("DELETE", "/api/v1/ai-models/aliases/two%0Alines")
+    assert (of_two_lines.status, of_two_lines.code) == (404, "not_found")
 
 
 async def test_a_bug_is_told_without_its_details(http: Api) -> None:
