@@ -21,6 +21,7 @@ from schemathesis import Case, GenerationMode, HookContext
 
 _KNOWN: Mapping[str, Sequence[str]] = json.loads(Path(os.environ["TALLYBOOK_KNOWN"]).read_text(encoding="utf-8"))
 _OWN_KEY = os.environ["TALLYBOOK_OWN_KEY"]
+_STATEFUL = "stateful"
 _IN_PATH = re.compile(r"/([a-z-]+)/\{(\w+)\}")
 _COLLECTIONS = {
     "customerId": "customers",
@@ -35,12 +36,15 @@ _COLLECTIONS = {
 
 @schemathesis.hook
 def map_case(context: HookContext, case: Case) -> Case:
-    """Names in path, query and body, unless the case is meant to be wrong."""
+    """Names in path, query and body, unless the case is meant to be wrong.
+
+    Where a case follows from another one, its path names what that one made.
+    """
     del context
     if case.meta is not None and case.meta.generation.mode == GenerationMode.NEGATIVE:
         return case
-    collections = {name: collection for collection, name in _IN_PATH.findall(case.path)}
-    _replace(case.path_parameters, collections)
+    if case.meta is None or case.meta.phase.name != _STATEFUL:
+        _replace(case.path_parameters, {name: collection for collection, name in _IN_PATH.findall(case.path)})
     _replace(case.query, _COLLECTIONS)
     if isinstance(case.body, dict):
         body = cast("dict[str, Any]", case.body)
