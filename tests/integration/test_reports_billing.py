@@ -223,6 +223,24 @@ async def test_a_forecast_carries_the_run_rate_on_to_the_end_of_the_period(world
     assert [row["kind"] for row in one["data"]] == ["balance"]
 
 
+async def test_usage_of_a_period_that_has_just_begun_counts_as_a_days(world: World) -> None:
+    """Mutants: the rate of the minute; a balance that is used up and runs out tomorrow."""
+    ai, spent = await world.subscribe("ai"), await world.subscribe("ai")
+    begun = datetime.fromisoformat(ai["currentPeriod"]["start"])
+    await world.stand_at(f"{begun + timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}")
+    await chat(world, ai["customer"])
+    for _ in range(3):
+        await chat(world, spent["customer"])
+    await world.caught_up()
+    body = await world.ask("GET", "/reports/forecast")
+    rows = {row["customerId"]: row for row in body["data"]}
+    row, gone = (rows[each["customerId"]] for each in (ai, spent))
+    days = (datetime.fromisoformat(row["periodEnd"]) - begun).days
+    assert Decimal(row["projectedUsed"]) == Decimal("0.05022") * days
+    assert Decimal(gone["used"]) > Decimal(gone["included"])
+    assert datetime.fromisoformat(gone["runsOutAt"]) < begun + timedelta(minutes=1) < datetime.fromisoformat(row["runsOutAt"])
+
+
 def arguments(world: World, month: str, form: str = "csv", zone: str = "UTC") -> argparse.Namespace:
     return argparse.Namespace(month=month, time_zone=zone, format=form, organization=world.tenant.organization_id, live=False)
 

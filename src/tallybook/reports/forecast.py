@@ -28,6 +28,8 @@ COLUMNS = (
     *(Column(name, Unit.NANO) for name in ("included", "used", "projectedUsed", "projectedOverage", "projectedCharge")),
 )
 LOW_COLUMNS = (*COLUMNS, Column("left", Unit.NANO))
+_RATE_TIME_MIN = timedelta(days=1)
+"""Usage of less than this counts as a day's: the first minute of a month says little about its end."""
 SUMMED = (Column("pools", Unit.COUNT), Column("projectedCharge", Unit.NANO))
 """Money can be summed; units of different things can't."""
 
@@ -95,7 +97,7 @@ def _projection(found: Row, now: datetime) -> dict[str, str | int | datetime | N
         included, used = opening, charged - adjusted
     elif name.kind is PoolKind.CREDITS:  # what purchased credits paid was used too
         used = int(found["credits_used"] or 0)
-    elapsed = max(now - starts_at, timedelta(0))
+    elapsed = max(now - starts_at, _RATE_TIME_MIN)
     projected = max(used, rules.projected(used, elapsed, ends_at - starts_at))
     return {
         "customerId": found["customer"],
@@ -107,7 +109,7 @@ def _projection(found: Row, now: datetime) -> dict[str, str | int | datetime | N
         "featureCode": found["feature"],
         "periodStart": starts_at,
         "periodEnd": ends_at,
-        "runsOutAt": _runs_out_at(starts_at, elapsed, included, used) if projected > included else None,
+        "runsOutAt": _runs_out_at(starts_at, now, elapsed, included, used) if projected > included else None,
         "included": included,
         "used": used,
         "projectedUsed": projected,
@@ -115,10 +117,11 @@ def _projection(found: Row, now: datetime) -> dict[str, str | int | datetime | N
     }
 
 
-def _runs_out_at(starts_at: datetime, elapsed: timedelta, included: int, used: int) -> datetime | None:
+def _runs_out_at(starts_at: datetime, now: datetime, elapsed: timedelta, included: int, used: int) -> datetime | None:
     if used <= 0:
         return None
-    microseconds = max(included, 0) * (elapsed // timedelta(microseconds=1)) // used
+    over = elapsed if used < included else now - starts_at
+    microseconds = max(included, 0) * (over // timedelta(microseconds=1)) // used
     return starts_at + timedelta(microseconds=microseconds)
 
 
