@@ -11,6 +11,8 @@ BIN := .venv/bin
 DATA ?= .tallybook
 PORT ?= 8080
 WORKERS ?= 1
+# Bytecode is kept, whatever the caller's environment says: the tests start hundreds of processes that would each compile all they import.
+unexport PYTHONDONTWRITEBYTECODE
 CHECKS := check-lint check-format check-types check-layers check-dependencies check-unused
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

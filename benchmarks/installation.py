@@ -106,12 +106,21 @@ class Installation:
 
 
 @contextlib.asynccontextmanager
-async def installed(folder: Path, size: Size) -> AsyncGenerator[Installation]:
-    """An installation with an account; it ends with the block. Children die with the thread that starts them: this one."""
+async def installed(folder: Path, size: Size, *, reconciles: bool = True) -> AsyncGenerator[Installation]:
+    """An installation with an account; it ends with the block. Children die with the thread that starts them: this one.
+
+    Without `reconciles` its worker does not compare the book with the till, and so freezes nobody for what is written straight into it.
+    """
     folder.chmod(0o711)  # noqa: ASYNC240 - before anything runs that could wait for it
     with Stores(folder / "data") as stores:
         await migrate.migrate(stores.postgres.url)
-        settings = Settings(postgres_url=stores.postgres.url, redis_url=stores.redis.url, log_level="warning", catalog_url="")
+        settings = Settings(
+            postgres_url=stores.postgres.url,
+            redis_url=stores.redis.url,
+            log_level="warning",
+            catalog_url="",
+            reconcile_every_s=300 if reconciles else 0,
+        )
         running = Running(stores, settings)
         try:
             running.start(folder, size)

@@ -18,12 +18,14 @@ DAYS = 30
 _FILL_S_MAX = 7200.0
 _EVENTS = """
 INSERT INTO usage_events (
-    tenant_id, customer_id, feature_id, digest, event_id, kind, occurred_at, accepted_at, rolled_at, period_start, pool,
+    tenant_id, customer_id, feature_id, digest, identity, event_id, kind, occurred_at, accepted_at, rolled_at, period_start, pool,
     quantity_nano, amount, cost_nano, margin_bps, price_id, model, matched_by, input_tokens, output_tokens, cache_read_tokens,
     input_pico, output_pico, cache_read_pico, catalog_version, properties, fingerprint, partition, seq, position
 )
 SELECT
-    $1::integer, ($2::bigint[])[1 + width_bucket(random(), $3::float8[])], $4::integer, decode(md5(g::text), 'hex'), 'event_' || g, 0,
+    $1::integer, ($2::bigint[])[1 + width_bucket(random(), $3::float8[])], $4::integer, decode(md5(g::text), 'hex'),
+    (((extract(epoch FROM $7::timestamptz)::bigint / 86400) - 18262) << 48) | ('x' || substr(md5(g::text), 1, 12))::bit(48)::bigint,
+    'event_' || g, 0,
     $5::timestamptz + (g * 7919 % ($6::bigint * 86400)) * interval '1 second', $7, $7, $5, '1.b.1', 1000000000, g % 9999 * 1200,
     g % 9999 * 1000, 2000, ($8::bigint[])[1 + g % cardinality($8::bigint[])], ($9::text[])[1 + g % cardinality($8::bigint[])], 'exact',
     g % 5000, g % 700, g % 300, 3000000, 15000000, 300000, 1, jsonb_build_object('region', 'eu'), decode(repeat('00', 12), 'hex'), 0, g, 0

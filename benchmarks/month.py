@@ -48,6 +48,7 @@ _LATE_MAX = timedelta(days=20)
 _FIRST_SHARE = 0.2
 """Events of the first month, as a share of the second's."""
 _POLL_S = 0.05
+_LOOKS_MAX, _TRIES_MAX = 1200, 300
 _COME_BACK = frozenset({429, 503})
 
 
@@ -192,23 +193,24 @@ class Month:
             await self._void(event)
         self._voidable.clear()
         metered = [one for one in self._customers if one.plan == _PLANS[0][0]["code"]]
-        for one in self._dice.choices(metered, k=_SETS):
+        for one in self._dice.choices(metered, k=_SETS if metered else 0):
             total = {"customerId": one.id, "featureCode": "api_calls", "value": self._dice.randrange(5000), "reason": "recount"}
             await self._ask("PUT", "/usage", total)
             self.sent.sets += 1
 
     async def _void(self, event: str) -> None:
         """An event can be taken back as soon as the book has it."""
-        while True:
+        body = ""
+        for _ in range(_LOOKS_MAX):
             async with self._http.post(f"/api/v1/usage/events/{event}/void", json={"reason": "by mistake"}) as answer:
                 if answer.ok:
                     self.sent.voids += 1
                     return
                 body = await answer.text()
                 if answer.status != 404:
-                    self.sent.strange.append(body)
-                    return
+                    break
             await asyncio.sleep(_POLL_S)
+        self.sent.strange.append(body)
 
     async def _turn(self, moment: datetime) -> None:
         await self._ask("POST", "/test-clock", {"frozenTime": clock.iso(moment)})
@@ -220,7 +222,7 @@ class Month:
     async def _ask(self, method: str, path: str, body: object = None) -> Json:
         """The answer. What is told to come back does, with the same ids."""
         headers = {"Idempotency-Key": str(uuid.UUID(int=self._dice.getrandbits(128)))} if method != "GET" else {}
-        while True:
+        for _ in range(_TRIES_MAX):
             async with self._http.request(method, f"/api/v1{path}", json=body, headers=headers) as answer:
                 content = await answer.read()
                 if answer.ok:
@@ -229,6 +231,7 @@ class Month:
                 if answer.status not in _COME_BACK:
                     raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
             await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
+        raise RuntimeError(f"{method} {path} was told to come back {_TRIES_MAX} times")
 
 
 def _first_of_next(moment: datetime) -> datetime:

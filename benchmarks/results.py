@@ -74,6 +74,7 @@ def _ratios(top: Mapping[str, float]) -> Iterator[tuple[str, float]]:
 def as_text(made: Json) -> str:
     """The figures in columns, then the verdict."""
     lines = [*_phase_lines(made), *(f"{name:34}{value:14,.2f}" for name, value in _numbers(made))]
+    lines += _flat_lines(_at(made["workloads"], "flat", "run") or {})
     others = max((phase["others_cores"] for _, phase in _phases(made)), default=0.0)
     if others > _OTHERS_MAX:
         lines.append(f"Other programs used up to {others:.1f} cores meanwhile: these figures are too low.")
@@ -82,6 +83,14 @@ def as_text(made: Json) -> str:
 
 
 _OTHERS_MAX = 0.1
+
+
+def _flat_lines(run: Json) -> Iterator[str]:
+    for step in (*run.get("by_customers", ()), *run.get("by_events", ())):
+        cpu = " ".join(f"{role} {spent:.1f}" for role, spent in step["by_role"].items())
+        yield f"{step['customers']:>11,} customers {step['stored']:>13,} events{step['us']:9.1f} us an event: {cpu}"
+    if run.get("skipped"):
+        yield f"The disk has no room for {', '.join(f'{count:,}' for count in run['skipped'])} events."
 
 
 def _verdict(made: Json) -> Iterator[str]:

@@ -10,15 +10,15 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from benchmarks import book, close, export, machine, processes, reports, stages, stores, workloads
+from benchmarks import book, close, export, flat, machine, processes, reports, stages, stores, workloads
 from benchmarks.book import Acknowledged
 from benchmarks.installation import Installation, Size, installed
 from benchmarks.workloads import Loaded, Phase
 
 WORKLOADS = ("W2", "W4", "W1", "W3", "single", "stages", "reports", "pricing")
-ON_REQUEST = ("export", "close")
+ON_REQUEST = ("export", "close", "flat")
 """Those that take long and that nothing is compared by: run when asked for."""
-_UNJUDGED = frozenset({"reports", "export", "close", "pricing"})
+_UNJUDGED = frozenset({"reports", "export", "close", "flat", "pricing"})
 _PRICING = "benchmarks.pricing"
 
 
@@ -34,6 +34,7 @@ class Plan:
     export_events: int = 10_000_000
     close_events: int = 1_000_000
     close_customers: int = 500
+    steps: flat.Steps = flat.LONG
     together: bool = False
     """All workloads on one installation, one after the other, instead of each on its own."""
 
@@ -47,6 +48,7 @@ QUICK = Plan(
     export_events=100_000,
     close_events=5_000,
     close_customers=30,
+    steps=flat.SHORT,
     together=True,
 )
 
@@ -83,7 +85,7 @@ async def run(plan: Plan, size: Size, only: Sequence[str]) -> Found:
 async def _measure(found: Found, plan: Plan, size: Size, names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="tallybook-benchmark-") as folder:
         tell(f"starting an installation for {', '.join(names)}")
-        async with installed(Path(folder), size) as installation:
+        async with installed(Path(folder), size, reconciles=_UNJUDGED.isdisjoint(names)) as installation:
             found.about["durability"] = await machine.durability(installation.services)
             acknowledged = Acknowledged()
             for name in (name for name in names if name not in _UNJUDGED):
@@ -206,12 +208,20 @@ async def _export(found: Found, installation: Installation, plan: Plan, folder: 
         found.void.append("an exported file does not have all events")
 
 
+async def _flat(found: Found, installation: Installation, plan: Plan, folder: Path) -> None:
+    measured = await flat.measure(installation, plan.steps, folder, tell)
+    found.workloads["flat"] = {"run": measured}
+    found.more |= {"flat_customers_ratio": measured.customers_ratio, "flat_events_ratio": measured.events_ratio}
+    found.void += measured.problems
+
+
 _WRITERS: Mapping[str, Callable[[Found, Installation, Plan, Path], Awaitable[None]]] = {
     "close": _close,
+    "flat": _flat,
     "reports": _report,
     "export": _export,
 }
-"""Workloads that write the book themselves. The close comes first: it reconciles, and after the others nothing does."""
+"""Workloads that write the book themselves. The first two reconcile, and after what the others write nothing does."""
 
 
 def _price(found: Found) -> None:

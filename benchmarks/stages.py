@@ -52,7 +52,7 @@ async def measure(installation: Installation, workload: str = "W2") -> Mapping[s
     step("rollup_decode", lambda: decoding.table(script.entries))
     effects = step("rollup_effects", lambda: aggregate.effects(script.entries, clock.real_clock()))
     found["rollup_aggregate"] = found.pop("rollup_effects") - found["rollup_decode"]
-    copied = await stores.run_copy(installation, effects.events_csv, effects.events, _REPEATS)
+    copied = await stores.run_copy(installation, effects.event_rows, effects.events, _REPEATS)
     found["copy"] = copied.cpu_us
     found["upserts"] = await _upserts(installation, effects)
     return {**found, "log_bytes": sum(len(entry.data) for entry in script.entries) / _EVENTS}
@@ -76,7 +76,7 @@ class _Undone(Exception):
 
 async def _upserts(installation: Installation, effects: Effects) -> float:
     """Postgres' CPU time for hourly totals, pools and ledger of these events, on rows that are there already."""
-    sums, spent = dataclasses.replace(effects, events=0, events_csv=b""), 0.0
+    sums, spent = dataclasses.replace(effects, events=0, event_rows=b""), 0.0
     with contextlib.suppress(_Undone):
         async with postgres.transaction(installation.services.database) as connection:
             await store.write(connection, sums)

@@ -19,8 +19,7 @@ from benchmarks.processes import cpu_s
 from tallybook.charge.commands import Charge, Receipt
 from tallybook.charge.till import Till, TillSettings
 from tallybook.core import clock, partitions
-from tallybook.rollup import aggregate, log_reader
-from tallybook.rollup.aggregate import EVENT_COLUMNS
+from tallybook.rollup import aggregate, copy_rows, log_reader
 from tallybook.rollup.model import RawEntry
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis, Word
@@ -147,7 +146,7 @@ async def scratch_table(installation: Installation) -> AsyncGenerator[str]:
         await installation.services.database.execute(f"DROP TABLE {name}")
 
 
-async def run_copy(installation: Installation, csv: bytes, events: int, rounds: int) -> StoreRun:
+async def run_copy(installation: Installation, rows: bytes, events: int, rounds: int) -> StoreRun:
     """COPY of the rows that the rollup made of these events, one transaction a round."""
     pid, seconds = installation.postgres_pid, 0.0
     async with scratch_table(installation) as table:
@@ -155,7 +154,9 @@ async def run_copy(installation: Installation, csv: bytes, events: int, rounds: 
         for _ in range(rounds):
             started = time.perf_counter()
             async with postgres.transaction(installation.services.database) as connection:
-                await cast("Any", connection).copy_to_table(table, source=io.BytesIO(csv), columns=EVENT_COLUMNS, format="csv")
+                await cast("Any", connection).copy_to_table(
+                    table, source=io.BytesIO(rows), columns=copy_rows.COLUMNS, format="binary"
+                )
             seconds += time.perf_counter() - started
         return StoreRun(events * rounds / seconds, (cpu_s(pid) - before) / events / rounds * 1e6)
 
@@ -163,7 +164,7 @@ async def run_copy(installation: Installation, csv: bytes, events: int, rounds: 
 async def one_copy(installation: Installation, entries: Sequence[RawEntry], rounds: int) -> StoreRun:
     """`run_copy` for the events of these log entries."""
     effects = aggregate.effects(entries, clock.real_clock())
-    return await run_copy(installation, effects.events_csv, effects.events, rounds)
+    return await run_copy(installation, effects.event_rows, effects.events, rounds)
 
 
 async def bytes_of_log(installation: Installation) -> int:

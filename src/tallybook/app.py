@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 
 import uvloop
 
@@ -43,18 +43,28 @@ _LOG = logging.getLogger(__name__)
 _HOUR_S = 3600
 _STORES_S_MAX = 60.0
 _AGAIN_S = 0.5
+_SILENT_S_MAX = 3.0
+_SAY_AGAIN_S = 10.0
+_CLOSE_S_MAX = 5.0
+_SILENCE = "no answer yet from where TALLYBOOK_POSTGRES_URL and TALLYBOOK_REDIS_URL point"
 _AWAY = frozenset({"database_unavailable", "till_unavailable"})
 
 
+class Stopped(Exception):
+    """A process was told to stop before its stores were up."""
+
+
 @contextlib.asynccontextmanager
-async def services(settings: Settings, *, name: str, till_is_open: bool = True) -> AsyncGenerator[Services]:
+async def services(
+    settings: Settings, *, name: str, till_is_open: bool = True, stop: asyncio.Event | None = None
+) -> AsyncGenerator[Services]:
     """Everything a process works with, on stores that are fit for it; closed when the block ends.
 
     `till_is_open` False: whatever Redis holds, for what does not charge. Stores that are not up yet are waited for. Raises
     UnsafeStoreError for stores whose settings can lose what was acknowledged, Unavailable for a schema or till that is not this
-    version's or installation's.
+    version's or installation's, Stopped when `stop` is set meanwhile.
     """
-    built = await when_stores_are_up(lambda: _build(settings, name, till_is_open=till_is_open))
+    built = await when_stores_are_up(lambda: _build(settings, name, till_is_open=till_is_open), stop)
     try:
         yield built
         await built.till.drain()
@@ -62,21 +72,57 @@ async def services(settings: Settings, *, name: str, till_is_open: bool = True) 
         await _close(built.database, built.redis)
 
 
-async def when_stores_are_up(build: Callable[[], Awaitable[Services]]) -> Services:
-    """Try until the stores answer, for a minute at most: they may be starting, or recovering, at the same time."""
-    deadline = asyncio.get_running_loop().time() + _STORES_S_MAX
+async def when_stores_are_up(build: Callable[[], Coroutine[None, None, Services]], stop: asyncio.Event | None = None) -> Services:
+    """Try until the stores answer, for a minute at most: they may be starting, or recovering, at the same time.
+
+    Says what is waited for within seconds, and again now and then. Raises what the last attempt did, or Stopped.
+    """
+    loop, told = asyncio.get_running_loop(), stop or asyncio.Event()
+    deadline, tell = loop.time() + _STORES_S_MAX, _Teller()
     while True:
         try:
-            return await build()
-        except (*postgres.TRANSIENT_ERRORS, redis.RedisError) as error:
-            if asyncio.get_running_loop().time() > deadline:
+            return await _unless_stopped(build(), told, lambda: tell(_SILENCE))
+        except (*postgres.TRANSIENT_ERRORS, redis.RedisError, errors.Unavailable) as error:
+            is_away = not isinstance(error, errors.Unavailable) or error.code in _AWAY
+            if not is_away or loop.time() > deadline:
                 raise
-            _LOG.warning("waiting for the stores: %s: %s", type(error).__name__, error)
-        except errors.Unavailable as error:
-            if error.code not in _AWAY or asyncio.get_running_loop().time() > deadline:
-                raise
-            _LOG.warning("waiting for the stores: %s", error)
-        await asyncio.sleep(_AGAIN_S)
+            tell(str(error) or type(error).__name__)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_S):
+                await told.wait()
+
+
+class _Teller:
+    """Says what is waited for when that changes, and every ten seconds."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._at = 0.0
+
+    def __call__(self, what: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if what != self._said or now - self._at > _SAY_AGAIN_S:
+            self._said, self._at = what, now
+            _LOG.warning("waiting for the stores: %s", what)
+
+
+async def _unless_stopped(
+    building: Coroutine[None, None, Services], stop: asyncio.Event, while_silent: Callable[[], None]
+) -> Services:
+    """What comes of building, which is given up when told to stop. Raises Stopped."""
+    built, stopping = asyncio.create_task(building), asyncio.create_task(stop.wait())
+    try:
+        while not built.done():
+            if stop.is_set():
+                raise Stopped
+            done, _ = await asyncio.wait((built, stopping), timeout=_SILENT_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                while_silent()
+        return built.result()
+    finally:
+        built.cancel()
+        stopping.cancel()
+        await asyncio.wait((built, stopping), timeout=_CLOSE_S_MAX)
 
 
 async def _build(settings: Settings, name: str, *, till_is_open: bool) -> Services:
@@ -100,8 +146,13 @@ async def _build(settings: Settings, name: str, *, till_is_open: bool) -> Servic
 
 
 async def _close(database: Pool, client: redis.Redis) -> None:
-    await client.close()
-    await database.close()
+    """Let go of both stores; one that does not answer is not waited for."""
+    try:
+        async with asyncio.timeout(_CLOSE_S_MAX):
+            await client.close()
+            await database.close()
+    except TimeoutError:
+        database.terminate()
 
 
 async def _installation(database: Pool, settings: Settings) -> Installation:
@@ -143,7 +194,7 @@ def run_worker(settings: Settings) -> None:
 
 
 async def _api(settings: Settings, stop: asyncio.Event) -> None:
-    async with services(settings, name="api") as built, asyncio.TaskGroup() as tasks:
+    async with services(settings, name="api", stop=stop) as built, asyncio.TaskGroup() as tasks:
         tasks.create_task(books.follow(built, stop))
         tasks.create_task(watch.watch(built, stop))
         tasks.create_task(clocks.watch(built, stop, postgres_too=False))
@@ -152,7 +203,7 @@ async def _api(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _worker(settings: Settings, stop: asyncio.Event) -> None:
-    async with services(settings, name="worker") as built, asyncio.TaskGroup() as tasks:
+    async with services(settings, name="worker", stop=stop) as built, asyncio.TaskGroup() as tasks:
         tasks.create_task(rollup.run(_rollup(built), stop))
         tasks.create_task(delivery.run(built, stop))
         tasks.create_task(periods.run(built, stop))
@@ -189,7 +240,8 @@ def _run(main: Callable[[Settings, asyncio.Event], Coroutine[None, None, None]],
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await main(settings, stop)
+        with contextlib.suppress(Stopped):
+            await main(settings, stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_told_to_stop())

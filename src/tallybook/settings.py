@@ -40,6 +40,8 @@ class Settings:
     """How long the till itself remembers an event id; older repeats are found in the book."""
     retention_days: int = 35
     """How old an event may be, and how long an event id never pays twice."""
+    raw_events_months: int = 0
+    """How many whole months single events are kept besides the running one; then their sums alone. 0: for ever."""
     period_grace_s: int = 60
     """How long after its end a period waits for late entries before it closes."""
     queue_max: int = 20_000
@@ -88,6 +90,7 @@ _BOUNDS: Final[Mapping[str, _Bounds]] = {
     "redis_connections_max": _Bounds(2, 10_000),
     "hot_window_h": _Bounds(1, 24 * 35),
     "retention_days": _Bounds(1, 400),
+    "raw_events_months": _Bounds(0, 1200),
     "period_grace_s": _Bounds(0, 86_400),
     "queue_max": _Bounds(100, 10_000_000),
     "connections_max": _Bounds(10, 1_000_000),
@@ -98,6 +101,7 @@ _BOUNDS: Final[Mapping[str, _Bounds]] = {
     "reconcile_every_s": _Bounds(0, 86_400),
     "drain_s": _Bounds(1, 3600),
 }
+_DAYS_A_MONTH_MIN: Final = 28
 _WEBHOOK_KEY_CHARACTERS_MIN: Final = 32
 _MAY_BE_EMPTY: Final = frozenset({"catalog_url"})
 """For any other field an empty variable is as good as none."""
@@ -140,6 +144,11 @@ def _consistent(settings: Settings) -> Settings:
     if settings.hot_window_h > settings.retention_days * 24:
         retention = f"the {settings.retention_days} days of {PREFIX}RETENTION_DAYS"
         raise SettingsError(f"{PREFIX}HOT_WINDOW_H is {settings.hot_window_h}, more than {retention}")
+    if 0 < settings.raw_events_months * _DAYS_A_MONTH_MIN <= settings.retention_days:
+        retention = (
+            f"the {settings.retention_days} days of {PREFIX}RETENTION_DAYS: ids that are repeated are looked for in raw events"
+        )
+        raise SettingsError(f"{PREFIX}RAW_EVENTS_MONTHS is {settings.raw_events_months}, less than {retention}")
     return settings
 
 

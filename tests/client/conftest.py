@@ -4,8 +4,10 @@ import asyncio
 import gc
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
+import certifi
 import pytest
 
 from tallybook.client import MeterSettings, Problem, Tallybook
@@ -14,6 +16,8 @@ from tests.client.fake_provider import FakeProvider
 from tests.client.stub_service import StubService
 from tests.support.running import new_account
 from tests.support.service import Account, Service
+
+pytest.register_assert_rewrite("tests.client.provider_runs")
 
 
 @pytest.fixture
@@ -53,14 +57,40 @@ def shared_account(service: Service) -> Account:
 
 
 @pytest.fixture(scope="module")
-def swept() -> Generator[None]:
-    """Has Python find the connections that an SDK left open when a stream broke, or keeps for later."""
-    yield
+async def swept(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[None]:
+    """Has Python find the connections that an SDK left open when a stream broke, or keeps for later.
+
+    Nothing here speaks TLS, so one certificate is enough: each client of an SDK reads all there are, which takes longer than its calls.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SSL_CERT_FILE", str(_one_certificate(tmp_path_factory.mktemp("certificates"))))
+        yield
     if (litellm := sys.modules.get("litellm")) is not None:
         litellm.in_memory_llm_clients_cache.flush_cache()
+    gc.unfreeze()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()
+        _hang_up()
+        await asyncio.sleep(0)
+        gc.collect()
+
+
+def _one_certificate(folder: Path) -> Path:
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    file = folder / "one.pem"
+    file.write_text(first + end)
+    return file
+
+
+def _hang_up() -> None:
+    """End the connections that SDKs without a way to close them keep, also those of event loops that have ended."""
+    for transport in [each for each in gc.get_objects() if isinstance(each, asyncio.Transport) and not each.is_closing()]:
+        try:
+            transport.abort()
+        except RuntimeError:
+            vars(transport)["_sock"].close()
+            vars(transport)["_sock"] = None
 
 
 def with_ai_plan(account: Account) -> Account:

@@ -18,16 +18,22 @@ from tests.client import fake_formats
 from tests.client.fake_formats import Answer, Json, Served, Tokens
 
 EVENTS_BEFORE_TROUBLE = 3
+BEFORE_DISCONNECT_S = 0.05
+"""Some clients drop what they have not read yet when the connection ends."""
 
 
 @dataclass(slots=True)
 class Trouble:
-    """What goes wrong: so many `failures` with `status` first, and a `cut` in the middle of each stream."""
+    """What goes wrong: so many `failures` with `status` first, and a `cut` in the middle of each stream.
+
+    `holds_after`: a stream stands still after so many events, until the fake is told to resume.
+    """
 
     failures: int = 0
     status: int = 500
     cut: Literal["", "error", "disconnect"] = ""
     refuses_stream_options: bool = False
+    holds_after: int = 0
     pause_s: float = 0.002
 
 
@@ -40,6 +46,7 @@ class FakeProvider:
         self.ledger: list[Served] = []
         self.asked: list[Json] = []
         self.lock = threading.Lock()
+        self.resume = threading.Event()
 
     def count(self) -> tuple[int, Tokens]:
         """The number of this answer, and its tokens."""
@@ -105,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
                 self.wfile.flush()
                 time.sleep(self.fake.trouble.pause_s)
-            if self.fake.trouble.cut != "disconnect":
+            if self.fake.trouble.cut == "disconnect":
+                time.sleep(BEFORE_DISCONNECT_S)
+            else:
                 self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
@@ -114,10 +123,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def cut(self, answer: Answer) -> Iterator[tuple[bytes, Served | None]]:
         """The events, up to where the trouble begins."""
-        cut = self.fake.trouble.cut
-        yield from answer.events[:EVENTS_BEFORE_TROUBLE] if cut else answer.events
-        if cut == "error":
-            yield answer.error, None
+        cut, holds_after = self.fake.trouble.cut, self.fake.trouble.holds_after
+        events = answer.events[:EVENTS_BEFORE_TROUBLE] if cut else answer.events
+        for place, event in enumerate([*events, (answer.error, None)] if cut == "error" else events, start=1):
+            yield event
+            if place == holds_after:
+                self.fake.resume.wait()
 
     def send_json(self, status: int, body: Json) -> None:
         content = json.dumps(body).encode()
@@ -153,6 +164,7 @@ def running() -> Generator[FakeProvider]:
     try:
         yield fake
     finally:
+        fake.resume.set()
         server.shutdown()
         server.server_close()
         thread.join()

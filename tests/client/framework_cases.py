@@ -75,6 +75,8 @@ class PydanticAI:
     """The agent is the client; it runs the loop with the tool by itself."""
 
     name = "pydantic-ai openai"
+    events_of_two_texts = 3
+    """So many events of the provider have come when the caller has two pieces of text."""
 
     def model(self, fake: FakeProvider) -> Any:
         sdk = package("openai").AsyncOpenAI(api_key="x", base_url=f"{fake.url}/v1")
@@ -139,6 +141,7 @@ async def pydantic_texts(agent: Any) -> AsyncGenerator[str]:
 
 class PydanticAIAnthropic(PydanticAI):
     name = "pydantic-ai anthropic"
+    events_of_two_texts = 4
 
     def model(self, fake: FakeProvider) -> Any:
         sdk = package("anthropic").AsyncAnthropic(api_key="x", base_url=fake.url)
@@ -148,6 +151,7 @@ class PydanticAIAnthropic(PydanticAI):
 
 class PydanticAIGoogle(PydanticAI):
     name = "pydantic-ai google"
+    events_of_two_texts = 2
 
     def model(self, fake: FakeProvider) -> Any:
         provider = package("pydantic_ai.providers.google").GoogleProvider(client=Gemini().client(fake, is_async=True))

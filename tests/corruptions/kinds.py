@@ -177,6 +177,13 @@ EVENTS = (
         names=_event,
     ),
     _in_book(
+        "an event is indexed under another identity",
+        "usage_events",
+        "UPDATE usage_events SET identity = identity + 1 WHERE {row}",
+        where=_USAGE,
+        names=_event,
+    ),
+    _in_book(
         "an event has another id",
         "usage_events",
         "UPDATE usage_events SET event_id = event_id || 'x' WHERE {row}",

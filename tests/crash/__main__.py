@@ -1,6 +1,7 @@
 """The long forms of the fault tests.
 
     python -m tests.crash --kills 1000            kill API processes, workers, Redis and Postgres at random under load
+    python -m tests.crash --kills 300 --cluster   the same on a Redis Cluster of three masters
     python -m tests.crash --failpoints            die at every named place in the code
     python -m tests.crash --faults                stand still, lose responses, lose the till
     python -m tests.crash --same-ids 10000        the same ids at the same moment through three API processes
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--events-per-kill", type=int, default=campaign.EVENTS_PER_KILL, help="accepted before the next kill")
+    parser.add_argument("--cluster", action="store_true", help="with --kills: on a Redis Cluster of three masters")
     parser.add_argument("--failpoints", action="store_true")
     parser.add_argument("--faults", action="store_true")
     parser.add_argument("--rounds", type=int, default=10, help="of --failpoints and --faults")
@@ -57,7 +59,7 @@ def _chosen(given: argparse.Namespace, folder: Path) -> Coroutine[Any, Any, Resu
         return same_ids.run(folder, ids=given.same_ids, **common)
     if given.outage_s:
         return outage.run(folder, outage_s=given.outage_s, rate=given.rate, **common)
-    return campaign.run(folder, kills=given.kills, events_per_kill=given.events_per_kill, **common)
+    return campaign.run(folder, kills=given.kills, events_per_kill=given.events_per_kill, clustered=given.cluster, **common)
 
 
 def _tell(message: str) -> None:

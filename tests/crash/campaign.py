@@ -18,9 +18,11 @@ _PERIODS = 3
 """How often a period ends while processes are killed."""
 
 
-async def run(folder: Path, *, kills: int, seed: int, events_per_kill: int = EVENTS_PER_KILL, progress: Tell) -> Result:
+async def run(
+    folder: Path, *, kills: int, seed: int, events_per_kill: int = EVENTS_PER_KILL, clustered: bool = False, progress: Tell
+) -> Result:
     """Start everything, kill `kills` times under load, wait until the book is level, close the period, judge."""
-    async with grounds.prepared(folder, seed=seed) as ground:
+    async with grounds.prepared(folder, seed=seed, clustered=clustered) as ground:
         load = ground.loading()
         async with grounds.loaded(ground):
             killed = await _kill(ground, load, kills, events_per_kill, progress)

@@ -12,6 +12,7 @@ from tallybook.cli.ports import SharedPort
 from tallybook.embedded.stores import Stores
 from tallybook.settings import Settings
 from tests.crash.nursery import Nursery
+from tests.support.redis_cluster import ClusterServers
 
 _KILLED_S_MAX = 60.0
 
@@ -100,6 +101,8 @@ class Field:
     settings: Settings
     urls: list[str]
     nursery: Nursery
+    cluster: ClusterServers | None = None
+    """Stands in for the Redis of the stores."""
     targets: list[Target] = field(default_factory=list[Target])
     ports: list[SharedPort] = field(default_factory=list[SharedPort])
     starters: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8))
@@ -125,19 +128,21 @@ class Field:
         self.nursery.close()
         for port in self.ports:
             port.close()
+        if self.cluster is not None:
+            self.cluster.stop()
         self.stores.stop()
 
 
-def open_field(stores: Stores, *, apis: int, workers: int) -> Field:
-    """Start API processes and workers on running, migrated stores."""
+def open_field(stores: Stores, *, apis: int, workers: int, cluster: ClusterServers | None = None) -> Field:
+    """Start API processes and workers on running, migrated stores; with a cluster, on that instead of the stores' Redis."""
     settings = Settings(
         postgres_url=stores.postgres.url,
-        redis_url=stores.redis.url,
+        redis_url=stores.redis.url if cluster is None else cluster.url,
         log_level="warning",
         catalog_url="",
         period_grace_s=0,
     )
-    opened = Field(stores, settings, [], Nursery())
+    opened = Field(stores, settings, [], Nursery(), cluster)
     for number in range(1, apis + 1):
         port = SharedPort("127.0.0.1", 0)
         opened.ports.append(port)
@@ -146,7 +151,12 @@ def open_field(stores: Stores, *, apis: int, workers: int) -> Field:
         _add(opened, f"api-{number}", "serve", own)
     for number in range(1, workers + 1):
         _add(opened, f"worker-{number}", "work", settings)
-    opened.targets.append(Target("redis", stores.redis.start, stores.redis.child))
+    if cluster is None:
+        opened.targets.append(Target("redis", stores.redis.start, stores.redis.child))
+    else:
+        opened.targets += [
+            Target(f"redis-{number}", node.start, node.child) for number, node in enumerate(cluster.nodes, start=1)
+        ]
     opened.targets.append(Target("postgres", stores.postgres.start, stores.postgres.child))
     return opened
 

@@ -17,6 +17,7 @@ from tests.crash import field, oracle, setting
 from tests.crash.field import Field
 from tests.crash.load import Customer, Load
 from tests.crash.oracle import Report
+from tests.support.redis_cluster import ClusterServers
 from tests.support.service import Account, Service
 
 LOAD_TASKS = 6
@@ -51,13 +52,22 @@ class Ground:
 
 @contextlib.asynccontextmanager
 async def prepared(
-    folder: Path, *, seed: int, apis: int = 3, workers: int = 2, customers_each: int = setting.CUSTOMERS_EACH
+    folder: Path,
+    *,
+    seed: int,
+    apis: int = 3,
+    workers: int = 2,
+    customers_each: int = setting.CUSTOMERS_EACH,
+    clustered: bool = False,
 ) -> AsyncGenerator[Ground]:
-    """Start everything in this folder; all of it is stopped at the end."""
+    """Start everything in this folder, on a Redis Cluster or one Redis; all of it is stopped at the end."""
     stores = Stores(folder / "data", postgres_settings={"shared_buffers": "64MB"})
     await asyncio.to_thread(stores.start)
     await migrate.migrate(stores.postgres.url)
-    running = await asyncio.to_thread(field.open_field, stores, apis=apis, workers=workers)
+    cluster = ClusterServers(folder / "cluster") if clustered else None
+    if cluster is not None:
+        await asyncio.to_thread(cluster.start)
+    running = await asyncio.to_thread(field.open_field, stores, apis=apis, workers=workers, cluster=cluster)
     try:
         await until_ready(running)
         service = Service(running.urls[0], running.settings.postgres_url, running.settings.redis_url)

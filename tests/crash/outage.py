@@ -1,4 +1,7 @@
-"""Postgres down for minutes while usage goes on: nothing is lost, what grows is only the log, and it is drained after."""
+"""Postgres down for minutes while usage goes on: nothing is lost, what grows is only the log, and it is drained after.
+
+Usage is of customers that are never refused, so that what is sent is what waits.
+"""
 
 import asyncio
 import threading
@@ -7,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tallybook.rollup import log_reader
 from tallybook.storage import redis
 from tests.crash import ground as grounds
+from tests.crash import setting
 from tests.crash.ground import Ground, Result, Tell
 from tests.crash.load import Load
 
@@ -20,10 +25,12 @@ _MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Memory in bytes: resident of the API processes together, used by Redis; and accepted events so far."""
+    """Memory in bytes: resident of the API processes together, used by Redis, by its logs alone; their entries; accepted events so far."""
 
     api: int
     till: int
+    log: int
+    entries: int
     accepted: int
 
 
@@ -35,7 +42,8 @@ async def run(folder: Path, *, outage_s: float, rate: float, seed: int, progress
 
 async def on(ground: Ground, *, outage_s: float, rate: float, progress: Tell) -> Result:
     """Take Postgres away for `outage_s` seconds under `rate` events a second, give it back, and judge."""
-    load = ground.loading(rate=rate)
+    paying = [customer for customer in ground.customers if customer.reference.startswith(setting.NEVER_REFUSED)]
+    load = ground.loading(rate=rate, customers=paying)
     async with grounds.loaded(ground):
         await asyncio.sleep(_WARM_UP_S)
         samples = await _without_postgres(ground, load, outage_s, progress)
@@ -68,10 +76,13 @@ async def _without_postgres(ground: Ground, load: Load, outage_s: float, progres
 async def _sample(ground: Ground, load: Load) -> Sample:
     client = redis.connect(ground.field.settings.redis_url)
     info: bytes = await client.execute_command("INFO", "memory")
+    logs = [log_reader.key(partition) for partition in range(ground.field.settings.partitions)]
+    sizes = await client.pipeline(*(("MEMORY", "USAGE", log) for log in logs), *(("XLEN", log) for log in logs), atomic=False)
     await client.close()
     used = int(info.partition(b"used_memory:")[2].partition(b"\r")[0])
     resident = sum(_resident(target.child.pid) for target in ground.field.targets if target.kind == "api")
-    return Sample(resident, used, load.accepted)
+    log, entries = (sum(size or 0 for size in part) for part in (sizes[: len(logs)], sizes[len(logs) :]))
+    return Sample(resident, used, log, entries, load.accepted)
 
 
 def _resident(pid: int) -> int:
@@ -80,14 +91,15 @@ def _resident(pid: int) -> int:
 
 
 def _memory(samples: list[Sample], after: Sample) -> list[str]:
-    """Memory before, at its peak and after, in MB; and what an event that waits costs Redis."""
+    """Memory before, at its peak and after, in MB; what an event that waits costs Redis, and its log; and how many share an entry."""
 
     def told(name: str, of: Callable[[Sample], int]) -> str:
         return f"{name}_mb={of(samples[0]) / _MB:.0f}/{max(map(of, samples)) / _MB:.0f}/{of(after) / _MB:.0f}"
 
-    waiting = max(1, samples[-1].accepted - samples[0].accepted)
-    grown = samples[-1].till - samples[0].till
+    first, last = samples[0], samples[-1]
+    waiting = max(1, last.accepted - first.accepted)
     return [
         "before/peak/after: " + told("api", lambda sample: sample.api) + " " + told("redis", lambda sample: sample.till),
-        f"redis_bytes_per_waiting_event={grown / waiting:.0f}",
+        f"redis_bytes_per_waiting_event={(last.till - first.till) / waiting:.0f}"
+        f" log_bytes={(last.log - first.log) / waiting:.0f} events_per_entry={waiting / max(1, last.entries - first.entries):.1f}",
     ]

@@ -11,6 +11,8 @@ from tests.support.service import Account, Json, Service
 
 CUSTOMERS_EACH = 6
 """Customers on each plan."""
+NEVER_REFUSED = ("open_", "flex_")
+"""How references of customers begin whose plans go on beyond what they include; the others' run dry."""
 _AI: Json = {"pricingMode": "ai_model", "margin": 20}
 
 

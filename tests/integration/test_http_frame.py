@@ -269,13 +269,17 @@ async def test_a_body_larger_than_the_operation_takes_is_refused_before_it_is_re
 
 @pytest.mark.parametrize("path", ["/api/v1/things", "/api/v1/hot"])
 async def test_a_chunked_body_is_cut_off_while_it_is_read(http: Api, path: str) -> None:
+    answered = asyncio.Event()
+
     async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(100):
             yield b"x" * 100
+        await answered.wait()
 
     headers = {"x-api-key": http.key or ""}
     async with http.client.post(path, data=chunks(), headers=headers) as response:
         assert response.status == 413
+        answered.set()
 
 
 async def test_a_compressed_body_is_refused(http: Api) -> None:

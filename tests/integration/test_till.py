@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from tallybook.charge import commands
 from tallybook.charge.commands import Charge, Outcome, Receipt
 from tallybook.charge.till import PoolState, Till, TillSettings
 from tallybook.core import errors, ids, partitions, usage_log
@@ -15,6 +16,12 @@ from tallybook.storage.redis import Redis
 
 TENANT = 1
 COUNT = 4
+
+
+@pytest.fixture(autouse=True, params=[0, commands.ROWS_MAX], ids=["columns", "rows"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is run with each form of the log."""
+    monkeypatch.setattr(commands, "ROWS_MAX", request.param)
 
 
 @pytest.fixture

@@ -226,6 +226,38 @@ ALTER TABLE public.customers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.dropped_hourly (
+    tenant_id integer NOT NULL,
+    customer_id bigint NOT NULL,
+    feature_id integer NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    price_id bigint NOT NULL,
+    events numeric(38,0) NOT NULL,
+    quantity_nano numeric(38,0) NOT NULL,
+    amount numeric(38,0) NOT NULL,
+    cost_nano numeric(38,0) NOT NULL,
+    input_tokens numeric(38,0) NOT NULL,
+    output_tokens numeric(38,0) NOT NULL,
+    cache_read_tokens numeric(38,0) NOT NULL,
+    cache_write_tokens numeric(38,0) NOT NULL
+);
+
+CREATE TABLE public.dropped_months (
+    month date NOT NULL,
+    events bigint NOT NULL,
+    dropped_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.dropped_moves (
+    customer_id bigint NOT NULL,
+    pool text NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    change numeric(38,0) NOT NULL,
+    entries numeric(38,0) NOT NULL
+);
+
 CREATE TABLE public.features (
     id integer NOT NULL,
     tenant_id integer NOT NULL,
@@ -536,6 +568,11 @@ ALTER TABLE public.quarantine ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.raw_usage_starts (
+    tenant_id integer NOT NULL,
+    starts_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE public.schema_migrations (
     name text NOT NULL,
     sha256 bytea NOT NULL,
@@ -630,6 +667,7 @@ CREATE TABLE public.usage_events (
     customer_id bigint NOT NULL,
     feature_id integer NOT NULL,
     digest bytea NOT NULL,
+    identity bigint NOT NULL,
     event_id text,
     kind smallint NOT NULL,
     occurred_at timestamp with time zone NOT NULL,
@@ -818,6 +856,15 @@ ALTER TABLE ONLY public.customers
 ALTER TABLE ONLY public.customers
     ADD CONSTRAINT customers_public_id_key UNIQUE (public_id);
 
+ALTER TABLE ONLY public.dropped_hourly
+    ADD CONSTRAINT dropped_hourly_pkey PRIMARY KEY (customer_id, feature_id, hour, period_start, price_id, tenant_id);
+
+ALTER TABLE ONLY public.dropped_months
+    ADD CONSTRAINT dropped_months_pkey PRIMARY KEY (month);
+
+ALTER TABLE ONLY public.dropped_moves
+    ADD CONSTRAINT dropped_moves_pkey PRIMARY KEY (customer_id, pool, hour, kind);
+
 ALTER TABLE ONLY public.features
     ADD CONSTRAINT features_pkey PRIMARY KEY (id);
 
@@ -892,6 +939,9 @@ ALTER TABLE ONLY public.pool_watches
 
 ALTER TABLE ONLY public.quarantine
     ADD CONSTRAINT quarantine_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.raw_usage_starts
+    ADD CONSTRAINT raw_usage_starts_pkey PRIMARY KEY (tenant_id);
 
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);
@@ -996,7 +1046,7 @@ CREATE UNIQUE INDEX test_clock_runs_one_at_a_time ON public.test_clock_runs USIN
 
 CREATE INDEX usage_events_by_customer ON ONLY public.usage_events USING btree (customer_id, occurred_at);
 
-CREATE INDEX usage_events_by_identity ON ONLY public.usage_events USING hash (digest);
+CREATE INDEX usage_events_by_identity ON ONLY public.usage_events USING btree (identity);
 
 CREATE INDEX usage_events_by_time ON ONLY public.usage_events USING brin (occurred_at);
 

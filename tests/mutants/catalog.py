@@ -26,6 +26,7 @@ _ROLLUP = "tests/integration/test_rollup.py::"
 _REBUILD = "tests/integration/test_rebuild.py::"
 _COST = "tests/unit/pricing/test_cost.py::"
 _TRANSACTIONS = "tests/integration/test_one_transaction.py::"
+_REPRICED = "tests/integration/test_second_dedupe_rerated.py::"
 
 THE_TILL = (
     Mutant(
@@ -343,7 +344,7 @@ THE_PLATFORM = (
         "flows/void.py",
         'digest=ids.event_digest(record.tenant_id, record.customer_id, f"\\x01void\\x01{event.place}")',
         'digest=__import__("os").urandom(16)',
-        "tests/integration/test_second_dedupe.py::test_the_sweep_and_a_void_of_the_same_event_together_leave_nothing",
+        "tests/integration/test_voids.py::test_a_void_is_made_once",
     ),
     Mutant(
         "the sweep finds and gives nothing back",
@@ -352,6 +353,22 @@ THE_PLATFORM = (
         "taken, left_over = await _take_back(services, chunk[customer_id], list(repeats))",
         "taken, left_over = len(list(repeats)), 0",
         "tests/integration/test_second_dedupe.py::test_the_sweep_takes_back_an_undated_event_that_was_counted_again",
+    ),
+    Mutant(
+        "the sweep leaves taken what re-ratings took",
+        12,
+        "flows/repeats.py",
+        "if event.place in shares",
+        "if False",
+        _REPRICED + "test_the_sweep_gives_back_what_re_ratings_made_of_the_repeat",
+    ),
+    Mutant(
+        "the sweep does not wait for a re-rating",
+        12,
+        "flows/repeats.py",
+        "await rerated.wait_for_no_rerate(connection)",
+        "pass",
+        _REPRICED + "test_while_a_re_rating_runs_the_sweep_waits_for_it",
     ),
 )
 

@@ -54,7 +54,9 @@ class Workshop:
             path.write_text(before)
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{self.folder}"}
+        """No process of the tests leaves bytecode: a mutant may be as long as what it replaces, and as old to the second."""
+        path = f"{self.folder / 'src'}{os.pathsep}{self.folder}"
+        return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def furnish(folder: Path) -> Workshop:

@@ -14,7 +14,7 @@ from tallybook.flows.reconcile import Report
 from tallybook.flows.services import Services
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import store as rollup_store
-from tallybook.storage import postgres
+from tallybook.storage import postgres, redis
 from tallybook.storage.redis import Redis
 from tests.support import api, tills
 from tests.support import book as books
@@ -29,7 +29,7 @@ Copy = dict[bytes, bytes]
 
 async def install(database: postgres.Pool, client: Redis, postgres_url: str) -> Services:
     """A new installation with one tenant (number 1), on emptied stores."""
-    await client.execute_command("FLUSHALL")
+    await redis.everywhere(client, "FLUSHALL")
     await database.execute(f"TRUNCATE {_TABLES} RESTART IDENTITY CASCADE")
     services = await api.make_services(database, client)
     assert api.PARTITIONS == books.PARTITIONS
@@ -56,7 +56,12 @@ async def another_process(services: Services, away: Sequence[bool] = ()) -> Till
 
 async def roll_up(services: Services) -> None:
     """Everything that the log holds."""
-    await rollup.roll_up(services.database, services.redis, range(api.PARTITIONS), services.clock(), services.till.epoch)
+    await roll_up_of(services, range(api.PARTITIONS))
+
+
+async def roll_up_of(services: Services, partitions: Sequence[int]) -> None:
+    """Everything that the log of these partitions holds."""
+    await rollup.roll_up(services.database, services.redis, partitions, services.clock(), services.till.epoch)
 
 
 async def look(services: Services) -> Report:

@@ -3,9 +3,10 @@
 -- KEYS[i]    the hash tag of a partition, "{p07}"
 -- ARGV[1]    the epoch this installation must have
 -- ARGV[2]    length of a dedupe generation in seconds (an identity is remembered for one to two generations)
--- ARGV[3i]   the charges of KEYS[i]: how many, an amount each (8 bytes), then runs of them that have all else in common, as `HEAD` says;
---            those with an amount beyond EXACT_AMOUNT end with the amounts in text
--- ARGV[3i+1] their records in the same order (core/packed_log.py): identity and fingerprints are read, all is copied into the log
+-- ARGV[3i]   the charges of KEYS[i]: the form of their log entry, how many, an amount each (8 bytes), where they go as rows what tells
+--            them apart, then runs of them that have all else in common, as `HEAD` says; those with an amount beyond EXACT_AMOUNT end
+--            with the amounts in text
+-- ARGV[3i+1] their records in the same order (core/packed_log.py), which are copied into the log; columns say what tells records apart
 -- ARGV[3i+2] the highest log sequence of KEYS[i] that the caller has been told of
 -- Returns MessagePack: for each partition {sequence or 0, now in ms, what is left after each accepted charge (8 bytes each), of these
 -- the ones that met something worth telling {number, outcome, spare left, left in text}, the others {place, status, ...}}.
@@ -26,9 +27,10 @@ local AMOUNT, TEXT = '>i8', 'Bc0'
 -- What is remembered of an identity after its payload: when, what was left, the amount (charge/identities.py).
 local MEMORY = '>I6i7i6'
 local IN_TEXT = 2 ^ 47
-local DIGESTS_AT = 7
+local COLUMNS = 2
+local FORM_AND_COUNT, AMOUNTS_AT = '>BI4', 6
 
-local call, pack, byte, sub, format = redis.call, cmsgpack.pack, string.byte, string.sub, string.format
+local call, pack, byte, char, sub, format = redis.call, cmsgpack.pack, string.byte, string.char, string.sub, string.format
 local to_bytes, from_bytes = struct.pack, struct.unpack
 
 local function negated(amount)
@@ -57,10 +59,10 @@ end
 local NIBBLES = '0123456789abcdef'
 
 -- Where an identity is kept in each generation: a bucket (its first 12 bits, as a byte and a hex digit) and a field in it.
-local function place_of(records, at)
-    local low = byte(records, at + 1)
+local function place_of(digests, at)
+    local low = byte(digests, at + 1)
     local nibble = (low - low % 16) / 16 + 1
-    return sub(records, at, at) .. sub(NIBBLES, nibble, nibble), sub(records, at + 1, at + 9)
+    return sub(digests, at, at) .. sub(NIBBLES, nibble, nibble), sub(digests, at + 1, at + 9)
 end
 
 -- Opens a pool on first use, or moves it by the difference when its terms grant another amount than before.
@@ -163,7 +165,7 @@ end
 
 -- The partition that is being charged: names of its keys, what was asked, and what is answered and logged.
 local prefix, now_ms, remembered_now, remembered_before, tenant_versions
-local runs, records, payloads_at, requests_at, place
+local runs, records, form, identities, digests_at, payloads_at, requests_at, place
 local lefts, count_accepted, beside, left_out, openings, others
 
 -- The terms a run was priced with must not be older than what the till has been told. Newer ones are learned.
@@ -200,7 +202,7 @@ end
 
 -- The fingerprint of a charge's Idempotency-Key; '' without one.
 local function request_of(at)
-    local request = sub(records, requests_at + 4 * at, requests_at + 4 * at + 3)
+    local request = sub(identities, requests_at + 4 * at, requests_at + 4 * at + 3)
     return request == '\0\0\0\0' and '' or request
 end
 
@@ -227,8 +229,8 @@ end
 
 -- The long way, for any kind.
 local function change(at, key, frozen, kind, blocks, tenant, customer, pool, opening, amount, spare, for_spare)
-    local bucket, field = place_of(records, DIGESTS_AT + 16 * at)
-    local payload = sub(records, payloads_at + 8 * at, payloads_at + 8 * at + 7)
+    local bucket, field = place_of(identities, digests_at + 16 * at)
+    local payload = sub(identities, payloads_at + 8 * at, payloads_at + 8 * at + 7)
     local seen = call('HGET', remembered_now .. bucket, field) or call('HGET', remembered_before .. bucket, field)
     if seen then return answer_again(at, payload, seen) end
     if frozen then return answer(at, FROZEN, frozen) end
@@ -275,15 +277,15 @@ local function settle(from)
     left = is_simple and opened == opening and exact(left)
     local changed = false
     for at = first, place - 1 do
-        amount = from_bytes(AMOUNT, runs, 5 + 8 * at)
+        amount = from_bytes(AMOUNT, runs, AMOUNTS_AT + 8 * at)
         after = left and left + amount
         if after and (after >= 0 or blocks == 0 or amount == 0) and after >= -EXACT then
-            local digest_at, payload_at = DIGESTS_AT + 16 * at, payloads_at + 8 * at
-            local low = byte(records, digest_at + 1)
+            local digest_at, payload_at = digests_at + 16 * at, payloads_at + 8 * at
+            local low = byte(identities, digest_at + 1)
             local nibble = (low - low % 16) / 16 + 1
-            local high, field = sub(records, digest_at, digest_at), sub(records, digest_at + 1, digest_at + 9)
+            local high, field = sub(identities, digest_at, digest_at), sub(identities, digest_at + 1, digest_at + 9)
             nibble = sub(NIBBLES, nibble, nibble)
-            local payload = sub(records, payload_at, payload_at + 7)
+            local payload = sub(identities, payload_at, payload_at + 7)
             local seen = call('HGET', remembered_before .. high .. nibble, field)
             if seen then
                 answer_again(at, payload, seen)
@@ -330,7 +332,7 @@ end
 local function append(lefts_packed, beside_packed, generation)
     if count_accepted == 0 and #openings == 0 then return 0 end
     local sequence = call('HINCRBY', prefix .. ':m', 'seq', 1)
-    local entry = '\151\2' .. pack(now_ms) .. (#left_out > 0 and pack(left_out) or '\144') .. lefts_packed .. beside_packed
+    local entry = '\151' .. char(form) .. pack(now_ms) .. (#left_out > 0 and pack(left_out) or '\144') .. lefts_packed .. beside_packed
         .. array(openings) .. (count_accepted > 0 and records or '\192')
     call('XADD', prefix .. ':log', format('%d-0', sequence), 'd', entry)
     call('HSET', prefix .. ':m', 'generation', generation, 'now_ms', format('%d', now_ms))
@@ -367,12 +369,17 @@ for i, tag in ipairs(KEYS) do
     prefix, now_ms, runs, records = tag, moments[i], ARGV[3 * i], ARGV[3 * i + 1]
     remembered_now, remembered_before = tag .. ':d:' .. generations[i] .. ':', tag .. ':d:' .. (generations[i] - 1) .. ':'
     tenant_versions, lefts, count_accepted, beside, left_out, openings, others = {}, {}, 0, {}, {}, {}, {}
-    -- Behind the header of an array stand three binaries, each with a header of five bytes that ends with its length.
-    payloads_at = DIGESTS_AT + from_bytes('>I4', records, DIGESTS_AT - 4) + 5
-    requests_at = payloads_at + from_bytes('>I4', records, payloads_at - 4) + 5
-    if from_bytes('>I4', records, requests_at - 4) == 0 then requests_at = nil end
+    local count
+    form, count = from_bytes(FORM_AND_COUNT, runs)
+    local at = AMOUNTS_AT + 8 * count
+    -- What tells records apart are three binaries, each with a header of five bytes that ends with its length.
+    if form == COLUMNS then identities, digests_at = records, 7 else identities, digests_at = runs, at + 5 end
+    payloads_at = digests_at + 16 * count + 5
+    requests_at = payloads_at + 8 * count + 5
+    local requests_length = from_bytes('>I4', identities, requests_at - 4)
+    if form ~= COLUMNS then at = requests_at + requests_length end
+    if requests_length == 0 then requests_at = nil end
     place = 0
-    local at = 5 + 8 * from_bytes('>I4', runs)
     while at <= #runs do at = settle(at) end
     local lefts_packed, beside_packed = binary_of(lefts), pack(beside)
     reply[i] = '\149' .. pack(append(lefts_packed, beside_packed, generations[i]), now_ms) .. lefts_packed .. beside_packed .. pack(others)

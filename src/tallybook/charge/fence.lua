@@ -1,7 +1,7 @@
--- What keeps everybody but this installation's own, whole till from being charged. One of three things is done to all partitions at once.
+-- What keeps everybody but this installation's own, whole till from being charged. One thing is done to all partitions of a call at once.
 --
 -- KEYS[i]    the hash tag of a partition
--- ARGV[1]    what to do: "begin" gives what is empty the epoch; "admit" notes that the till was compared with the book in this run of
+-- ARGV[1]    what to do: "begin" gives what is empty the epoch; "probe" says whether it could; "admit" notes that the till was compared with the book in this run of
 --            the server; "look" only compares; "ask" compares and says whether the server was started again since it was noted;
 --            "close" refuses everything until the till is made anew
 -- ARGV[2]    the epoch; for "close", ARGV[3] is the reason
@@ -18,8 +18,8 @@ local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'un
 local new, behind, answer = {}, {}, 'same'
 for i, prefix in ipairs(KEYS) do
     local meta = call('HMGET', prefix .. ':m', 'epoch', 'seq', 'run', 'closed')
-    local is_new = verb == 'begin' and not meta[1] and not meta[2]
-    if is_new then new[prefix] = true end
+    local is_new = (verb == 'begin' or verb == 'probe') and not meta[1] and not meta[2]
+    if is_new and verb == 'begin' then new[prefix] = true end
     if not is_new and meta[1] ~= epoch then
         return redis.error_reply('EPOCH partition ' .. prefix .. ' holds ' .. (meta[1] or 'no epoch') .. ', expected ' .. epoch)
     end

@@ -8,6 +8,7 @@ after all (it was restarted, or made anew under another epoch), or everything is
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -33,30 +34,41 @@ class Claim:
     sequences: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a partition is refused, and when that was found, by the event loop's clock."""
+
+    reason: str
+    at_s: float
+
+
 AskBook = Callable[[], Awaitable[Claim]]
 """Raises Unavailable when the book can't be asked."""
 
 
 class Fence:
-    """Guards the till as seen from one process. Belongs to one event loop."""
+    """Guards the till as seen from one process. Belongs to one event loop.
+
+    On a cluster each server is judged by itself: one that is away, or went back, costs the partitions that it holds.
+    """
 
     def __init__(self, client: redis.Redis, claim: Claim, ask_book: AskBook | None) -> None:
         self._redis = client
         self._ask_book = ask_book
-        self._admitting = asyncio.Lock()
-        self._refused_at = float("-inf")
+        self._admitting: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By server."""
         self.epoch: str = claim.epoch
         self.told: list[int] = list(claim.sequences)
         """By partition, the highest sequence that Redis or the book has told this process of."""
         self.booked = [0] * len(self.told)
         """By partition, how far the book had read when it was last asked."""
-        self.refusal: str | None = None
-        """Why nothing is charged or read, as far as it is known; None: all is well."""
+        self.refusals: dict[int, Refusal] = {}
+        """Why partitions are neither charged nor read, as far as it is known."""
 
-    async def check(self) -> None:
+    async def check(self, partition: int) -> None:
         """Raise Unavailable while it is known that this is not the till; after a while that is looked at again."""
-        if self.refusal is not None:
-            await self._check_again(self.refusal)
+        if partition in self.refusals:
+            await self._check_again(partition)
 
     def note(self, epoch: str, partition: int, sequence: int) -> None:
         """Remember what a till with this epoch said that it has written."""
@@ -65,54 +77,75 @@ class Fence:
 
     async def begin(self) -> None:
         """Give an empty till the epoch. Raises Unavailable when a partition belongs to another installation."""
-        await self._run("begin")
+        every = range(len(self.told))
+        if self._redis.is_cluster:
+            await self._run("probe", every)
+        await self._run("begin", every)
 
     async def admit(self) -> None:
-        """Compare the till with the book, and let it be charged in this run of its server.
+        """Compare the till with the book, and let it be charged in this run of its servers.
 
-        Raises Unavailable when it is not this installation's whole till (`till_unknown`), or one of the stores is away.
+        Raises Unavailable when none of it is this installation's, whole (`till_unknown`), or the stores are away.
         """
-        async with self._admitting:
-            await self._admit()
+        has_answered = await self._ask()
+        groups = await self._by_server(range(len(self.told)))
+        outcomes = await asyncio.gather(*(self._admit(*group, has_answered) for group in groups), return_exceptions=True)
+        problems = [outcome for outcome in outcomes if outcome is not None]
+        if len(problems) == len(groups):
+            raise problems[0]
 
-    async def resolve(self, error: redis.RedisError) -> None:
+    async def admit_one(self, partition: int) -> None:
+        """Compare the server of a partition with the book, and let it be charged; raises Unavailable as `admit` does."""
+        server, partitions_there = await self._neighbours(partition)
+        await self._admit(server, partitions_there, await self._ask())
+
+    async def resolve(self, error: redis.RedisError, partition: int) -> None:
         """Return when a call that the script has refused may be made again. Raises Unavailable when it may not."""
         if not _is_refusal(error):
             raise unanswered(error) from error
         if str(error).startswith("BEHIND"):
-            await self._close(str(error))
-        await self._check_again(self.refusal)
+            await self._close((await self._neighbours(partition))[1], str(error))
+        await self._check_again(partition)
 
-    async def _check_again(self, refusal: str | None) -> None:
-        async with self._admitting:
-            if refusal is not None and asyncio.get_running_loop().time() < self._refused_at + _REFUSED_S:
-                raise unknown_till(refusal)
-            await self._admit()
+    async def _check_again(self, partition: int) -> None:
+        server, partitions_there = await self._neighbours(partition)
+        async with self._admitting[server.name]:
+            known = self.refusals.get(partition)
+            if known is not None and asyncio.get_running_loop().time() < known.at_s + _REFUSED_S:
+                raise unknown_till(known.reason)
+            await self._compare(server, partitions_there, await self._ask())
 
-    async def _admit(self) -> None:
-        if self._ask_book is not None:
-            try:
-                self._take(await self._ask_book())
-            except errors.Unavailable:
-                # Without the book nothing new is let in; what was let in before goes on.
-                await self._run("look")
-                self.refusal = None
-                return
-        await self._let_in()
-        if self.refusal is not None:
+    async def _admit(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001 - what `_ask` said
+        async with self._admitting[server.name]:
+            await self._compare(server, partitions_there, has_answered)
+
+    async def _compare(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
+        if not has_answered:
+            # Without the book nothing new is let in; what was let in before goes on.
+            await self._run("look", partitions_there)
+        else:
+            await self._let_in(server, partitions_there)
+        was_refused = [self.refusals.pop(partition, None) for partition in partitions_there]
+        if has_answered and any(was_refused):
             _LOG.warning("the till is this installation's, and is charged again")
-        self.refusal = None
 
-    async def _let_in(self) -> None:
+    async def _let_in(self, server: redis.Redis, partitions_there: Sequence[int]) -> None:
         """Note that the till was compared in this run of its server; what a torn write left in its file is removed first."""
-        if await self._run("ask") == _RESTARTED:
+        if _RESTARTED in await self._run("ask", partitions_there):
             try:
-                await torn_tail.cut_off(self._redis)
+                await torn_tail.cut_off(server)
             except redis.RedisError as error:
                 raise unanswered(error) from error
-        await self._run("admit")
+        await self._run("admit", partitions_there)
 
-    def _take(self, claim: Claim) -> None:
+    async def _ask(self) -> bool:
+        """Ask the book what the till must be. Returns whether it has answered."""
+        if self._ask_book is None:
+            return True
+        try:
+            claim = await self._ask_book()
+        except errors.Unavailable:
+            return False
         if claim.epoch != self.epoch:
             _LOG.warning("the till was made anew: epoch %s instead of %s", claim.epoch, self.epoch)
             self.epoch = claim.epoch
@@ -120,35 +153,59 @@ class Fence:
         self.booked = list(claim.sequences)
         for partition, sequence in enumerate(claim.sequences):
             self.note(claim.epoch, partition, sequence)
+        return True
 
-    async def _close(self, reason: str) -> None:
+    async def _close(self, partitions_there: Sequence[int], reason: str) -> None:
         """Whoever notices that the log went back refuses for everybody: those who remember less would go on charging."""
         _LOG.critical("the till has lost what it acknowledged, and is closed: %s", reason)
-        await self._execute("close", reason)
+        await self._execute("close", partitions_there, lambda _partition: reason)
 
-    async def _run(self, verb: str) -> bytes:
+    async def _run(self, verb: str, partitions_there: Sequence[int]) -> list[bytes]:
         try:
-            return await self._execute(verb, *self.told)
+            return await self._execute(verb, partitions_there, self.told.__getitem__)
         except redis.ResponseError as error:
             if not _is_refusal(error):
                 raise unanswered(error) from error
             if str(error).startswith("BEHIND"):
-                await self._close(str(error))
-            self._refuse(str(error))
+                await self._close(partitions_there, str(error))
+            self._refuse(partitions_there, str(error))
             raise unknown_till(str(error)) from error
         except redis.RedisError as error:
             raise unanswered(error) from error
 
-    def _refuse(self, reason: str) -> None:
-        if self.refusal is None:
+    def _refuse(self, partitions_there: Sequence[int], reason: str) -> None:
+        if any(partition not in self.refusals for partition in partitions_there):
             _LOG.critical("nothing is charged: %s", reason)
-        self.refusal = reason
-        self._refused_at = asyncio.get_running_loop().time()
+        refusal = Refusal(reason, asyncio.get_running_loop().time())
+        self.refusals |= dict.fromkeys(partitions_there, refusal)
 
-    async def _execute(self, verb: str, *words: redis.Word) -> bytes:
-        keys = [partitions.prefix(partition) for partition in range(len(self.told))]
-        reply = await self._redis.execute_command("EVAL", _SCRIPT, len(keys), *keys, verb, self.epoch, *words)
-        return cast("bytes", reply)
+    async def _execute(self, verb: str, numbers: Sequence[int], word_of: Callable[[int], redis.Word]) -> list[bytes]:
+        """Do it to these partitions: on a single server in one step, on a cluster to all of them before an error is raised."""
+        keys = [partitions.prefix(number) for number in numbers]
+
+        async def run(places: Sequence[int]) -> bytes:
+            words = [word_of(numbers[place]) for place in places]
+            named = [keys[place] for place in places]
+            return cast("bytes", await self._redis.execute_command("EVAL", _SCRIPT, len(named), *named, verb, self.epoch, *words))
+
+        replies = await asyncio.gather(*(run(places) for places in self._redis.together(keys)), return_exceptions=True)
+        problems = [reply for reply in replies if isinstance(reply, BaseException)]
+        if problems:
+            raise min(problems, key=lambda problem: not str(problem).startswith(_REFUSALS))
+        return [reply for reply in replies if isinstance(reply, bytes)]
+
+    async def _by_server(self, numbers: Sequence[int]) -> list[tuple[redis.Redis, list[int]]]:
+        """Each server with those of the partitions that it holds."""
+        try:
+            groups = await self._redis.by_server([partitions.prefix(number) for number in numbers])
+        except redis.RedisError as error:
+            raise unanswered(error) from error
+        return [(server, [numbers[place] for place in places]) for server, places in groups]
+
+    async def _neighbours(self, partition: int) -> tuple[redis.Redis, list[int]]:
+        """The server of a partition, and all partitions it holds."""
+        groups = await self._by_server(range(len(self.told)))
+        return next(group for group in groups if partition in group[1])
 
 
 def _is_refusal(error: redis.RedisError) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tallybook.charge import identities
 from tallybook.charge.identities import Original
-from tallybook.core import partitions
+from tallybook.core import clock, partitions
 from tallybook.core.usage_log import PAYLOAD_BYTES
 from tallybook.storage import redis
 from tallybook.storage.redis import Redis, Word
@@ -95,26 +95,20 @@ class Remaking:
             for meta in keys:
                 aside += await self._set_aside(meta.removesuffix(b":m"), own_epoch)
         async for keys in self._scan("{p*}:*"):
-            if keys:
-                await self._redis.execute_command("UNLINK", *keys)
+            await self._send([("UNLINK", key) for key in keys])
         return aside
 
     async def _scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """Keys of tills that match, some at a time; each at least once."""
-        cursor: bytes = b"0"
-        while True:
-            cursor, found = await self._redis.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+        async for found in redis.scan(self._redis, pattern):
             yield [key for key in found if _OWN_KEY.fullmatch(key)]
-            if cursor == b"0":
-                return
 
     async def begin(self, epoch: str, sequences: Sequence[int], not_before_ms: int) -> int:
         """Give every partition its epoch and the sequence it goes on from, still closed. Returns the current generation.
 
         Time does not go back: it is `not_before_ms` at least.
         """
-        seconds, _ = await self._redis.execute_command("TIME")
-        now_ms = max(int(seconds) * 1000, not_before_ms)
+        now_ms = max(clock.to_ms(await redis.server_time(self._redis)), not_before_ms)
         generation = now_ms // 1000 // self._hot_window_s
         words = ("closed", CLOSED_FOR_REBUILD, "generation", generation, "now_ms", now_ms)
         metas = [
@@ -172,7 +166,9 @@ class Remaking:
     async def open(self, epoch: str) -> None:
         """Let the till be charged. Raises ResponseError when another rebuild has begun meanwhile."""
         prefixes = self._prefixes()
-        await self._redis.execute_command("EVAL", _OPEN, len(prefixes), *prefixes, epoch)
+        for places in self._redis.together(prefixes):
+            named = [prefixes[place] for place in places]
+            await self._redis.execute_command("EVAL", _OPEN, len(named), *named, epoch)
 
     async def _set_aside(self, prefix: bytes, own_epoch: str) -> int:
         meta, log = prefix + b":m", prefix + b":log"
@@ -181,7 +177,7 @@ class Remaking:
         if epoch is None or epoch == own_epoch.encode() or not has_log:
             await self._redis.execute_command("UNLINK", log, meta)
             return 0
-        seconds, _ = await self._redis.execute_command("TIME")
+        seconds = b"%d" % (await redis.server_time(self._redis)).timestamp()
         place = prefix + b":aside:" + epoch + b":" + seconds
         await self._redis.execute_command("RENAME", log, place + b":log")
         await self._redis.execute_command("RENAME", meta, place + b":m")

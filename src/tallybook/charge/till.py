@@ -1,5 +1,6 @@
 """The till: charges go in, receipts come out, and a receipt is only given for what is on disk (Redis runs `appendfsync always`)."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,8 @@ from tallybook.charge import commands, fence, identities
 from tallybook.charge.commands import Answer, Charge, Outcome, Receipt
 from tallybook.charge.fence import AskBook, Claim, Fence
 from tallybook.charge.lane import Lane, LaneLimits
-from tallybook.core import failpoints, partitions, usage_log
+from tallybook.charge.lanes import Lanes, Settled
+from tallybook.core import errors, failpoints, partitions, usage_log
 from tallybook.storage import redis
 
 _SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
@@ -73,7 +75,9 @@ class Till:
         self._settings = settings
         self._observe = observe
         self._fence = Fence(client, Claim(settings.epoch, [0] * settings.partitions), ask_book)
-        self._lane = Lane(self._send, settings.lane)
+        self._lane = (
+            Lanes(self._send_apart, settings.lane, self._server_of) if client.is_cluster else Lane(self._send, settings.lane)
+        )
 
     @property
     def depth(self) -> int:
@@ -87,6 +91,10 @@ class Till:
         answer; then it is not known what was recorded, and sending the same identities again is safe.
         """
         return await self._lane.charge(charges)
+
+    async def settle(self, charges: Sequence[Charge]) -> Sequence[Settled]:
+        """As `charge`, but on a cluster with the error in the places of those that are not known, unless nothing is known of any."""
+        return await (self._lane.settle(charges) if isinstance(self._lane, Lanes) else self._lane.charge(charges))
 
     @property
     def hot_window_s(self) -> int:
@@ -107,17 +115,17 @@ class Till:
     async def bump_terms(self, tenant_id: int, customer_id: int | None, version: int) -> None:
         """Tell the till that older terms are stale, for one customer or (None) for all of a tenant. Never lowers a version."""
         if customer_id is None:
-            prefixes = [partitions.prefix(partition) for partition in range(self._settings.partitions)]
-            await self._write("raise", prefixes, "t", str(tenant_id), version)
+            await self._write("raise", range(self._settings.partitions), "t", str(tenant_id), version)
         else:
-            await self._write("raise", [self._prefix(tenant_id, customer_id)], f"c:{customer_id}", "v", version)
+            await self._write("raise", [self._partition(tenant_id, customer_id)], f"c:{customer_id}", "v", version)
 
     async def read(self, tenant_id: int, customer_id: int) -> CustomerView:
         """What is left in each of a customer's pools now. Raises Unavailable when this is not the till, and RedisError."""
-        await self._fence.check()
+        partition = self._partition(tenant_id, customer_id)
+        await self._fence.check(partition)
         view = await self._read(tenant_id, customer_id)
         if view is None:
-            await self._fence.admit()
+            await self._fence.admit_one(partition)
             view = await self._read(tenant_id, customer_id)
         if view is None:
             raise fence.unknown_till("EPOCH it has just changed")
@@ -146,11 +154,11 @@ class Till:
 
     async def freeze(self, tenant_id: int, customer_id: int, reason: str) -> None:
         """Refuse every charge of this customer from now on: its pools do not reconcile. `thaw` undoes it."""
-        await self._write("set", [self._prefix(tenant_id, customer_id)], f"c:{customer_id}", "z", reason)
+        await self._write("set", [self._partition(tenant_id, customer_id)], f"c:{customer_id}", "z", reason)
 
     async def thaw(self, tenant_id: int, customer_id: int) -> None:
         """Take charges of this customer again."""
-        await self._write("delete", [self._prefix(tenant_id, customer_id)], f"c:{customer_id}", "z", "")
+        await self._write("delete", [self._partition(tenant_id, customer_id)], f"c:{customer_id}", "z", "")
 
     async def forget(self, generations: int = 4) -> None:
         """Free the dedupe entries of generations that the script no longer reads."""
@@ -168,7 +176,10 @@ class Till:
         await self._fence.begin()
 
     async def check(self) -> None:
-        """Compare the till with the book. Raises Unavailable unless it is this installation's and whole, and may be charged."""
+        """Compare the till with the book. Raises Unavailable unless it is this installation's and whole, and may be charged.
+
+        On a cluster it is enough that this is so of one server: the others' partitions are refused, or away, by themselves.
+        """
         await self._fence.admit()
 
     async def sequences(self) -> list[int]:
@@ -181,29 +192,63 @@ class Till:
         """By partition, how far the book had read at the last `check` that it answered."""
         return self._fence.booked
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether Redis, or one server of it, is known not to be this installation's whole till."""
+        return bool(self._fence.refusals)
+
+    async def written(self) -> list[int]:
+        """The last log sequence of each partition, as far as it is known where its server is away. Raises RedisError when all are."""
+        asked = [("HGET", f"{partitions.prefix(partition)}:m", "seq") for partition in range(self._settings.partitions)]
+        found = await self._redis.replies(asked)
+        if all(isinstance(reply, Exception) for reply in found):
+            raise found[0]
+        told, refused = self._fence.told, self._fence.refusals
+        return [
+            told[number] if isinstance(reply, Exception) or number in refused else int(redis.text(reply) or 0)
+            for number, reply in enumerate(found)
+        ]
+
     async def memory(self) -> Memory:
-        """How full Redis is."""
-        found = _info(await self._redis.execute_command("INFO", "memory"))
-        return Memory(int(found.get("used_memory", 0)), int(found.get("maxmemory", 0)))
+        """How full Redis is; of a cluster, that server of those that answer which is fullest."""
+        found = [redis.info(reply) for reply in await redis.everywhere(self._redis, "INFO", "memory")]
+        used = [Memory(int(one.get("used_memory", 0)), int(one.get("maxmemory", 0))) for one in found]
+        return max(used, key=lambda one: (one.used / one.most if one.most else 0.0, one.used))
 
     async def drain(self) -> None:
         """Wait for all calls that have begun."""
         await self._lane.drain()
 
-    def _prefix(self, tenant_id: int, customer_id: int) -> str:
-        return partitions.prefix(partitions.of(tenant_id, customer_id, self._settings.partitions))
+    def _partition(self, tenant_id: int, customer_id: int) -> int:
+        return partitions.of(tenant_id, customer_id, self._settings.partitions)
 
-    async def _write(self, verb: str, prefixes: Sequence[str], key: str, field: str, value: redis.Word) -> None:
-        """Set or raise or delete a field in the partitions, if they are this installation's. Raises Unavailable and RedisError."""
+    def _prefix(self, tenant_id: int, customer_id: int) -> str:
+        return partitions.prefix(self._partition(tenant_id, customer_id))
+
+    async def _write(self, verb: str, numbers: Sequence[int], key: str, field: str, value: redis.Word) -> None:
+        """Set or raise or delete a field in the partitions, if they are this installation's. Raises Unavailable and RedisError.
+
+        A cluster does it partition by partition, and perhaps only to some before it raises; to do it again is harmless.
+        """
+        prefixes = [partitions.prefix(number) for number in numbers]
+        groups = self._redis.together(prefixes)
+        lots = [[numbers[place] for place in places] for places in groups]
+        outcomes = await asyncio.gather(
+            *(self._write_one(lot, (verb, key, field, value)) for lot in lots), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def _write_one(self, numbers: Sequence[int], words: tuple[redis.Word, ...]) -> None:
+        prefixes = [partitions.prefix(number) for number in numbers]
         for is_last in (False, True):
             try:
-                await self._redis.execute_command(
-                    "EVAL", _WRITE_FIELD, len(prefixes), *prefixes, self.epoch, verb, key, field, value
-                )
+                await self._redis.execute_command("EVAL", _WRITE_FIELD, len(prefixes), *prefixes, self.epoch, *words)
             except redis.ResponseError as error:
                 if is_last:
                     raise fence.unanswered(error) from error
-                await self._fence.resolve(error)
+                await self._fence.resolve(error, numbers[0])
             else:
                 return
 
@@ -219,15 +264,67 @@ class Till:
                 receipts[place] = receipt
         return cast("list[Receipt]", receipts)
 
+    async def _send_apart(self, charges: Sequence[Charge]) -> list[Settled]:
+        """On a cluster: a script for each partition, all sent together. Each partition's charges are settled, or told what is wrong."""
+        started = time.perf_counter()
+        by_partition: dict[int, list[Charge]] = {}
+        for charge in charges:
+            by_partition.setdefault(charge.partition, []).append(charge)
+        packed = {number: commands.pack(lot) for number, lot in by_partition.items()}
+        answers = dict(zip(packed, await self._charge_apart(packed), strict=True))
+        settled = {number: iter(_settled(by_partition[number], answer)) for number, answer in answers.items()}
+        self._observe(len(charges), time.perf_counter() - started)
+        return [next(settled[charge.partition]) for charge in charges]
+
+    async def _charge_apart(self, packed: Mapping[int, tuple[bytes, bytes]]) -> list[Answer | errors.TallybookError]:
+        epoch, told, window = self.epoch, self._fence.told, self.hot_window_s
+        failpoints.reach("charge.before_script")
+        try:
+            replies = await self._redis.replies(
+                [
+                    ("EVALSHA", _SCRIPT_SHA, 1, partitions.prefix(number), epoch, window, *arguments, told[number])
+                    for number, arguments in packed.items()
+                ]
+            )
+        except redis.RedisError as error:
+            raise fence.unanswered(error) from error
+        failpoints.reach("charge.after_script")
+        answers: list[Answer | errors.TallybookError] = []
+        for number, reply in zip(packed, replies, strict=True):
+            if isinstance(reply, redis.RedisError):
+                answers.append(await self._charge_alone(number, packed[number], reply))
+            else:
+                answers += (answer := commands.unpack(reply))
+                self._fence.note(epoch, number, answer[0][0])
+        return answers
+
+    async def _charge_alone(
+        self, number: int, arguments: tuple[bytes, bytes], refused: redis.RedisError
+    ) -> Answer | errors.TallybookError:
+        """A partition whose script was refused: it is called again when that was resolved, and is told what is wrong when it can't be."""
+        try:
+            if isinstance(refused, redis.NoScriptError):
+                return (await self._charge_resolved({number: arguments}))[0]
+            await self._fence.resolve(refused, number)
+            return (await self._charge_again({number: arguments}))[0]
+        except errors.TallybookError as problem:
+            return problem
+
+    def _server_of(self, partition: int) -> str:
+        return self._redis.server_of(partitions.prefix(partition))
+
     async def _call(self, packed: Mapping[int, tuple[bytes, bytes]], count: int) -> list[Answer]:
         started = time.perf_counter()
-        try:
-            answers = await self._charge_partitions(packed)
-        except redis.RedisError as error:
-            await self._fence.resolve(error)
-            answers = await self._charge_again(packed)
+        answers = await self._charge_resolved(packed)
         self._observe(count, time.perf_counter() - started)
         return answers
+
+    async def _charge_resolved(self, packed: Mapping[int, tuple[bytes, bytes]]) -> list[Answer]:
+        try:
+            return await self._charge_partitions(packed)
+        except redis.RedisError as error:
+            await self._fence.resolve(error, next(iter(packed)))
+            return await self._charge_again(packed)
 
     async def _charge_partitions(self, packed: Mapping[int, tuple[bytes, bytes]]) -> list[Answer]:
         epoch, told = self.epoch, self._fence.told
@@ -277,15 +374,13 @@ end
 """
 
 
+def _settled(charges: Sequence[Charge], answer: Answer | errors.TallybookError) -> Sequence[Settled]:
+    return [answer] * len(charges) if isinstance(answer, errors.TallybookError) else commands.receipts(charges, answer)
+
+
 def _pools(fields: Mapping[bytes, bytes]) -> dict[str, PoolState]:
     names = [name for name in fields if name not in (b"v", b"z") and not name.endswith(b".o")]
     return {name.decode(): PoolState(int(fields.get(name + b".o", b"0")), int(fields[name])) for name in names}
-
-
-def _info(reply: bytes) -> dict[str, str]:
-    """A section of INFO by name."""
-    lines = (line.partition(":") for line in reply.decode().splitlines())
-    return {name: value for name, colon, value in lines if colon}
 
 
 __all__ = ["Charge", "CustomerView", "Outcome", "PoolState", "Receipt", "Till", "TillSettings"]

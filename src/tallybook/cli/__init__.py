@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted."""
     given = sys.argv[1:] if words is None else list(words)
     arguments = _parser(given).parse_args(given)
+    logging.basicConfig(level=logging.WARNING, format="tallybook: %(message)s")
     for warning in settings.misspelled(os.environ):
         print(f"tallybook: warning: {warning}", file=sys.stderr)
     try:

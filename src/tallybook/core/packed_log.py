@@ -6,7 +6,9 @@ The first three are bytes, 16, 8 and 4 a record (or no keys at all), which the s
 has, or one value a record; what many records share stands once, in a table.
 """
 
+import itertools
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, cast
@@ -112,6 +114,7 @@ _DIGEST, _FINGERPRINT, _EVENT_ID, _OCCURRED = map(_place, ("digest", "fingerprin
 _plain_of = itemgetter(*map(_place, _PLAIN))
 _price_of = itemgetter(*map(_place, PriceColumns.__struct_fields__))
 _measures_of = itemgetter(*map(_place, ("quantity_nano", "input_tokens", "output_tokens")))
+_values = msgspec.structs.astuple
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -121,20 +124,26 @@ def account(tenant_id: int, customer_id: int, feature_id: int, period_start_s: i
     return Account(tenant_id, customer_id, feature_id, period_start_s, pool[: -len(end)] if pool.endswith(f".{end}") else pool)
 
 
-def pack(records: Iterable[Sequence[Any]], accounts: Sequence[Account], counts: Sequence[int]) -> bytes:
-    """Records, each as the values of its fields, as bytes. `accounts` says whose they are, `counts` how many of each stand together."""
-    columns = list(zip(*records, strict=True))
-    fingerprints: Sequence[bytes] = columns[_FINGERPRINT]
-    keys = b"".join([fingerprint[PAYLOAD_BYTES:] for fingerprint in fingerprints])
-    packed = (
-        _binary(b"".join([digest or _NO_DIGEST for digest in columns[_DIGEST]])),
-        _binary(b"".join([fingerprint[:PAYLOAD_BYTES] for fingerprint in fingerprints])),
-        _binary(keys if any(keys) else b""),
-        _encode(
-            [_transposed(accounts), _column(counts), *_prices(columns), *_beginnings(columns), *map(_column, _plain_of(columns))]
-        ),
-    )
-    return b"\x94" + b"".join(packed)
+def pack(records: Sequence[Record], accounts: Sequence[Account], counts: Sequence[int]) -> bytes:
+    """Records as bytes. `accounts` says whose they are, `counts` how many of each stand together."""
+    columns = list(zip(*map(_values, records), strict=True))
+    body = [_transposed(accounts), _column(counts), *_prices(columns), *_beginnings(columns), *map(_column, _plain_of(columns))]
+    return b"\x94" + identities(columns[_DIGEST], columns[_FINGERPRINT]) + _encode(body)
+
+
+def pack_rows(records: Sequence[Record]) -> bytes:
+    """Records as bytes, one after the other: faster where they are few."""
+    return _encode(records)
+
+
+def identities(digests: Sequence[bytes], fingerprints: Sequence[bytes]) -> bytes:
+    """What tells records apart, for the script to find by position: identities, fingerprints of payloads, and of keys if there are any."""
+    of_records = b"".join(digests)
+    if len(of_records) != DIGEST_BYTES * len(digests):
+        of_records = b"".join([digest or _NO_DIGEST for digest in digests])
+    halves = struct.unpack(f"{PAYLOAD_BYTES}s{IDEMPOTENCY_BYTES}s" * len(fingerprints), b"".join(fingerprints))
+    keys = b"".join(halves[1::2])
+    return _binary(of_records) + _binary(b"".join(halves[::2])) + _binary(keys if keys.strip(b"\0") else b"")
 
 
 def _binary(data: bytes) -> bytes:
@@ -144,9 +153,8 @@ def _binary(data: bytes) -> bytes:
 
 def _prices(columns: Sequence[Sequence[Any]]) -> tuple[object, object]:
     """The table, and the place in it of each record's."""
-    places: dict[tuple[object, ...], int] = {}
-    rows = zip(*_price_of(columns), strict=True)
-    column = [places.setdefault(row, len(places)) for row in rows]
+    places: defaultdict[tuple[object, ...], int] = defaultdict(itertools.count().__next__)
+    column = list(map(places.__getitem__, zip(*_price_of(columns), strict=True)))
     return _transposed(places), _column(column)
 
 
@@ -161,19 +169,22 @@ def _beginnings(columns: Sequence[Sequence[Any]]) -> Iterator[object]:
     first = min(occurred)
     yield first
     yield _column([moment - first for moment in occurred])
-    measures = zip(*_measures_of(columns), strict=True)
-    yield _column([quantity - (taken + given) * money.NANO for quantity, taken, given in measures])
+    yield _column(
+        [quantity - (taken + given) * money.NANO for quantity, taken, given in zip(*_measures_of(columns), strict=True)]
+    )
 
 
 def _after_prefix(event_ids: Sequence[str | None]) -> tuple[str, object]:
     """What all ids begin with, and the column of how each goes on."""
-    texts = [event_id for event_id in event_ids if event_id is not None]
-    if len(texts) < len(event_ids):
+    if None in event_ids:
         return "", _column(event_ids)
+    texts = cast("Sequence[str]", event_ids)
     first, last = min(texts), max(texts)
-    same = next(
-        (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), min(len(first), len(last))
-    )
+    same = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        same += 1
     return first[:same], _column([text[same:] for text in texts])
 
 

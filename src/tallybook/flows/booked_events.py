@@ -7,7 +7,7 @@ from tallybook.core import errors, ids
 from tallybook.core.tenant import Tenant
 from tallybook.flows import old_ids
 from tallybook.flows.services import Services
-from tallybook.rollup import events, store
+from tallybook.rollup import events, retention, store
 from tallybook.rollup.events import Booked
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection
@@ -28,7 +28,9 @@ async def find(services: Services, connection: Connection, tenant: Tenant, publi
             found = await events.find(connection, tenant, digest)
         if found is not None:
             return found
-    raise errors.NotFound("usage_event_not_found", f"There is no usage event {public_id}.", param="id")
+    since = await retention.usage_start(connection, tenant.id)
+    why = "" if since is None else f" {retention.why_unknown(since)}"
+    raise errors.NotFound("usage_event_not_found", f"There is no usage event {public_id}.{why}", param="id")
 
 
 async def originals(services: Services, digests: Collection[bytes]) -> Mapping[bytes, Booked]:

@@ -105,14 +105,11 @@ def _chunks(tenants: Mapping[int, int], till: Mapping[int, set[int]], partitions
 async def _customers_of_till(client: Redis) -> dict[int, set[int]]:
     """Customers that the till has a state of, by partition."""
     found: dict[int, set[int]] = defaultdict(set)
-    cursor = b"0"
-    while True:
-        cursor, keys = await client.execute_command("SCAN", cursor, "MATCH", "{p*}:c:*", "COUNT", 1000)
+    async for keys in redis.scan(client, "{p*}:c:*"):
         for key in keys:
             tag, _, customer_id = key.decode().split(":")
             found[int(tag.strip("{p}"))].add(int(customer_id))
-        if cursor == b"0":
-            return found
+    return found
 
 
 async def _compare_chunk(

@@ -7,12 +7,13 @@ over the customers' events; only what it finds is touched one by one.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
 from tallybook.charge.commands import FINGERPRINT_BYTES, IDEMPOTENCY_BYTES, Outcome
+from tallybook.core import errors
 from tallybook.core.tenant import Tenant
 from tallybook.customers import store as customers
 from tallybook.flows import old_ids, rerated, void
@@ -105,10 +106,32 @@ async def _sweep(services: Services, owners: Sequence[_Owner], now: datetime) ->
 
 
 async def _take_back(services: Services, owner: _Owner, repeats: Sequence[Booked]) -> tuple[int, int]:
-    """Take events of one customer back. Returns how many this did, and how many nobody could."""
+    """Take events of one customer back. Returns how many this did, and how many nobody could.
+
+    While a re-rating runs nobody knows yet what it takes for them: then they stay before a period is billed, which waits for them, and
+    the daily search raises Unavailable, to be begun anew.
+    """
+    async with postgres.transaction(services.database) as connection:
+        if any(event.record.price_id for event in repeats):
+            try:
+                await rerated.wait_for_no_rerate(connection)
+            except errors.Unavailable:
+                if owner.closing_s is None:
+                    raise
+                return 0, len(repeats)
+        voided, left_over = await _take_back_charged(services, owner, repeats, await rerated.shares(connection, repeats))
+    if left_over:
+        _LOG.critical(
+            "repeats: %d events of customer %d were counted twice and can't be taken back", left_over, owner.customer_id
+        )
+    return voided, left_over
+
+
+async def _take_back_charged(
+    services: Services, owner: _Owner, repeats: Sequence[Booked], shares: Mapping[str, int]
+) -> tuple[int, int]:
+    """The same, by what re-ratings took for each event beside its own amount."""
     voided, homeless, pending = 0, 0, list(repeats)
-    async with services.database.acquire() as connection:
-        shares = await rerated.shares(connection, repeats)
     for _ in range(_ATTEMPTS):
         refunds = await _refunds(services, owner, pending)
         stale: list[Booked] = []
@@ -116,7 +139,9 @@ async def _take_back(services: Services, owner: _Owner, repeats: Sequence[Booked
             part = refunds[start : start + _CHARGES_AT_ONCE]
             charges = [void.charge(event, refund, REASON, _FINGERPRINT, services.settings.partitions) for event, refund in part]
             beside = [
-                rerated.taken_back(charge, shares[charge.record.voids]) for charge in charges if charge.record.voids in shares
+                rerated.taken_back(charge, shares[event.place])
+                for charge, (event, _) in zip(charges, part, strict=True)
+                if event.place in shares
             ]
             receipts = (await services.till.charge([*charges, *beside]))[: len(charges)]
             voided += sum(receipt.outcome is Outcome.ACCEPTED for receipt in receipts)
@@ -125,12 +150,7 @@ async def _take_back(services: Services, owner: _Owner, repeats: Sequence[Booked
         pending = stale
         if not stale:
             break
-    left_over = len(pending) + homeless
-    if left_over:
-        _LOG.critical(
-            "repeats: %d events of customer %d were counted twice and can't be taken back", left_over, owner.customer_id
-        )
-    return voided, left_over
+    return voided, len(pending) + homeless
 
 
 async def _refunds(services: Services, owner: _Owner, repeats: Iterable[Booked]) -> list[tuple[Booked, Refund]]:

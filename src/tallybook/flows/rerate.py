@@ -29,7 +29,7 @@ from tallybook.flows.access import Standing
 from tallybook.flows.services import Services
 from tallybook.pricing import cost
 from tallybook.pricing.price_book import PriceBook
-from tallybook.rollup import model_usage
+from tallybook.rollup import model_usage, retention
 from tallybook.rollup import store as rollup
 from tallybook.rollup.model_usage import ModelCustomer, ModelUsage, Prices
 from tallybook.storage import postgres
@@ -156,15 +156,23 @@ async def _behind(services: Services) -> set[int]:
 async def survey(services: Services, window: Window) -> AsyncGenerator[Difference]:
     """Price the window's usage again, customer by customer; those without any difference too. Writes nothing to any pool.
 
-    Raises Unavailable (`book_behind`) when no worker brings the book up to the log.
+    Raises Unavailable (`book_behind`) when no worker brings the book up to the log, ValidationError when events were dropped.
     """
     if await _behind(services):
         raise errors.Unavailable("book_behind", "The book has not read the log far enough; is a worker running?")
     await current_book.refresh(services)
     async with services.database.acquire() as connection:
+        await _check_whole(connection, window)
         found = await model_usage.customers(connection, window.starts_at, window.ends_at, window.tenant_id, window.customer_id)
     for customer in found:
         yield await _difference(services, customer, window)
+
+
+async def _check_whole(connection: Connection, window: Window) -> None:
+    """Of an hour that lost events nobody can say what it should take."""
+    since = await retention.usage_start(connection, window.tenant_id)
+    if since is not None and window.starts_at < since:
+        raise errors.invalid("from", retention.why_unknown(since))
 
 
 async def _difference(services: Services, customer: ModelCustomer, window: Window) -> Difference:

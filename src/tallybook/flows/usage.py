@@ -211,9 +211,13 @@ async def _charge(
             results[one.place] = outcome
     if any(good.event.occurred_at_ms is not None for _, good in priced):
         priced = _without_known(priced, await old_ids.look_up(services, [good for _, good in priced]), results)
-    receipts = await services.till.charge([good.charge for _, good in priced]) if priced else []
+    if not priced:
+        return again
+    receipts = await services.till.settle([good.charge for _, good in priced])
     for (one, good), receipt in zip(priced, receipts, strict=True):
-        if receipt.outcome is _STALE:
+        if isinstance(receipt, errors.TallybookError):
+            results[one.place] = receipt
+        elif receipt.outcome is _STALE:
             again.append(one)
         else:
             results[one.place] = Settled(good, receipt)

@@ -10,7 +10,7 @@ import orjson
 from tallybook.core import cursors, errors, ids, pools, usage_log
 from tallybook.core.pools import PoolKind
 from tallybook.core.usage_log import Kind
-from tallybook.reports import composition, rules
+from tallybook.reports import composition, rules, store
 from tallybook.reports.model import Column, EventFilters, RawRow, Unit
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Row
@@ -56,6 +56,7 @@ COLUMNS = (
 
 async def page(connection: Connection, which: EventFilters, cursor: str | None, limit: int) -> tuple[list[RawRow], str | None]:
     """Up to `limit` records, newest first, and the cursor of the next page. Raises ValidationError for a foreign cursor."""
+    await _check_whole(connection, which)
     before = None if cursor is None else _decode(cursor)
     composed = composition.events(which, _SQL, before, limit + 1)
     found = await connection.fetch(composed.grouped, *composed.arguments.values)
@@ -65,6 +66,7 @@ async def page(connection: Connection, which: EventFilters, cursor: str | None, 
 
 async def stream(connection: Connection, which: EventFilters) -> AsyncIterator[list[RawRow]]:
     """All records, some thousand at a time. Wants a transaction."""
+    await _check_whole(connection, which)
     composed = composition.events(which, _SQL, None, None)
     chunk: list[RawRow] = []
     async for row in connection.cursor(composed.grouped, *composed.arguments.values, prefetch=_ROWS_AT_ONCE):
@@ -74,6 +76,13 @@ async def stream(connection: Connection, which: EventFilters) -> AsyncIterator[l
             chunk = []
     if chunk:
         yield chunk
+
+
+async def _check_whole(connection: Connection, which: EventFilters) -> None:
+    """What is asked for by its time, or by the period that paid, is listed whole or not at all."""
+    earliest = which.starts_at or which.filters.period_start
+    if earliest is not None:
+        await store.check_whole(connection, which.tenant, earliest)
 
 
 def _row(row: Row) -> RawRow:

@@ -80,6 +80,10 @@ SELECT EXISTS (
     INNER JOIN usage_hourly AS h ON h.tenant_id = $1 AND h.customer_id = wanted.customer_id AND h.period_start = wanted.starts_at
 )
 
+-- name: raw_usage_start
+-- Since when all raw events of the tenant are there, by when they occurred; no row where none were dropped.
+SELECT starts_at FROM raw_usage_starts WHERE tenant_id = $1
+
 -- name: features_of_code
 -- All features that ever had a code: a deleted one may have had it too.
 SELECT id FROM features WHERE tenant_id = $1 AND code = $2 ORDER BY id

@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime
 from typing import Any
 
-from tallybook.core import cursors
+from tallybook.core import clock, cursors, errors
 from tallybook.core.tenant import Tenant
 from tallybook.reports import composition, rules
 from tallybook.reports.composition import Composed, Source
@@ -78,7 +79,25 @@ async def billed_line(connection: Connection, tenant: Tenant, invoice_id: str, p
 
 
 async def source(connection: Connection, question: Question) -> Source:
-    """Where the answer is: in the hourly totals wherever they are exact, else in the raw events."""
+    """Where the answer is: in the hourly totals wherever they are exact, else in the raw events.
+
+    Raises ValidationError when the answer is in raw events that were dropped.
+    """
+    found = await _source(connection, question)
+    if found is Source.EVENTS:
+        await check_whole(connection, question.tenant, question.starts_at)
+    return found
+
+
+async def check_whole(connection: Connection, tenant: Tenant, starts_at: datetime | None) -> None:
+    """Raise ValidationError when raw events that occurred since then (None: ever) were dropped."""
+    since = await connection.fetchval(_SQL["raw_usage_start"], tenant.id)
+    if since is not None and (starts_at is None or starts_at < since):
+        message = f"This is answered from single events, and those that occurred before {clock.iso(since)} were dropped; ask from then on."
+        raise errors.invalid("from", message, code="raw_events_dropped")
+
+
+async def _source(connection: Connection, question: Question) -> Source:
     if question.report == "revenue":
         return Source.INVOICES
     words, filters = set(question.group_by), question.filters

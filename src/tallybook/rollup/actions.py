@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tallybook.core import clock, failpoints
 from tallybook.rollup import aggregate, log_reader, rules, store
+from tallybook.rollup.decoding import UnstorableError
 from tallybook.rollup.model import Effects, GapError, Offset, PassResult, Quarantined, RawEntry
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection, Pool
@@ -21,7 +22,7 @@ Also = Callable[[Connection, Sequence[int]], Awaitable[None]]
 async def roll_up(
     database: Pool, client: Redis, owned: Sequence[int], now: datetime, epoch: str | None = None, also: Also | None = None
 ) -> PassResult:
-    """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 60,000 events at most.
+    """Bring what the log holds beyond the book's offsets into the book, for the owned partitions, about 90,000 events at most.
 
     With an epoch, only the log of the till that has it; raises UnknownLogError when Redis holds another one or an older copy.
     Raises OffsetMovedError when another worker was faster, GapError when an entry is missing (after writing what comes before it
@@ -51,7 +52,7 @@ async def _book(
         await _write(database, passed, effects, now, epoch, also)
     except postgres.TRANSIENT_ERRORS:
         raise
-    except (postgres.PostgresError, aggregate.UnstorableError):
+    except (postgres.PostgresError, UnstorableError):
         return PassResult(0, len(entries), await _write_apart(database, entries, now, epoch, also))
     return PassResult(effects.events, len(entries), len(effects.quarantined), _lag_ms(effects.oldest_accepted_at, now))
 
@@ -122,7 +123,7 @@ async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetim
             await _write(database, passed, aggregate.effects([entry], now), now, epoch, also)
         except postgres.TRANSIENT_ERRORS:
             raise
-        except (postgres.PostgresError, aggregate.UnstorableError) as error:
+        except (postgres.PostgresError, UnstorableError) as error:
             effects = aggregate.set_aside(entry, f"{type(error).__name__}: {error}")
             await _write(database, passed, effects, now, epoch, None)
             refused += 1

@@ -7,43 +7,27 @@ Sums are 128-bit integers; a value that does not fit its column sends its record
 # polars types its arguments only partly; what leaves this module is typed in `model.py`.
 
 import dataclasses
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import chain
+from itertools import compress
 from typing import Any
 
-import msgspec
 import polars as pl
 
 from tallybook.core import clock
 from tallybook.core.pools import PURCHASED_CREDITS
-from tallybook.core.usage_log import Kind, Record
-from tallybook.rollup import decoding, rules
-from tallybook.rollup.decoding import Decoded, Table
+from tallybook.core.usage_log import Kind
+from tallybook.rollup import copy_rows, decoding, rules
+from tallybook.rollup.decoding import Decoded, Table, UnstorableError
 from tallybook.rollup.model import Effects, HourlyTotal, LedgerRow, PoolChange, Quarantined, RawEntry
 
 HOUR_MS = 3_600_000
-EVENT_COLUMNS = (
-    *("tenant_id", "customer_id", "feature_id", "digest", "event_id", "kind"),
-    *("occurred_at", "accepted_at", "rolled_at", "period_start", "belongs_to"),
-    *("pool", "quantity_nano", "amount", "spare_amount", "cost_nano", "margin_bps", "price_id"),
-    *("model", "matched_by", "service_tier"),
-    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "web_searches"),
-    *("input_pico", "output_pico", "cache_read_pico", "cache_write_pico", "cache_write_1h_pico"),
-    *("web_search_pico", "catalog_version"),
-    *("properties", "reason", "voids", "fingerprint", "partition", "seq", "position"),
-    *("pool_left", "spare_left"),
+_SUMMED = (
+    *("kind", "tenant_id", "customer_id", "feature_id", "period_start_s", "price_id", "occurred_at_ms", "belongs_to_s"),
+    *("amount", "quantity_nano", "cost_nano", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
 )
-"""The columns of `usage_events` in the order of `Effects.events_csv`."""
-
-_FIELDS = [field.name for field in msgspec.structs.fields(Record)]
-_OTHER_TYPES: dict[str, type[pl.DataType]] = {
-    "digest": pl.Binary,
-    "pool": pl.String,
-    "fingerprint": pl.Binary,
-    **dict.fromkeys(rules.TEXT_FIELDS, pl.String),
-}
+"""The numbers of a record that totals are made of, and times, which are checked with them; the pool is beside them."""
 _HOURLY_KEY = ("tenant_id", "customer_id", "feature_id", "hour", "period_start_s", "price_id")
 _HOURLY_SUMS = (
     *("quantity_nano", "amount", "cost_nano"),
@@ -55,44 +39,41 @@ _SET, _EXPIRY, _VOID = pl.col("kind") == Kind.SET, pl.col("kind") == Kind.EXPIRY
 _COUNTED = _USAGE | _VOID
 """Usage and what takes it back, which has the same measures with the other sign."""
 _NOTHING = pl.lit(0, pl.Int128)
-
-
-class UnstorableError(Exception):
-    """Some record holds a value that its column cannot; the columns do not say which."""
+_DISTRUSTED = (UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError)
 
 
 def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
-    """What the entries, in log order per partition, do to the book. Never raises for what an entry holds."""
-    table = decoding.table(entries)
-    decoded = table.beside if table is not None else decoding.decode(entries)
+    """What the entries, in log order per partition, do to the book.
+
+    Raises UnstorableError when it can't be told which of their records does not fit.
+    """
     try:
-        records = _frame(decoded) if table is None else _frame_of_table(table)
-    except (UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError):
-        decoded = decoding.decode(entries, distrust=True)
-        records = _frame(decoded)
-    return _effects(decoded, records, rolled_at)
+        table = decoding.table(entries)
+        return _effects(decoding.by_column(decoding.decode(entries)) if table is None else table, rolled_at)
+    except _DISTRUSTED:
+        return _effects(decoding.by_column(decoding.decode(entries, distrust=True)), rolled_at)
 
 
 def of_item(item: Quarantined, rolled_at: datetime) -> Effects:
     """What an item of quarantine does to the book now; nothing is done to pools that have its effect already."""
-    decoded = decoding.decode_item(item)
-    found = _effects(decoded, _frame(decoded), rolled_at)
+    found = _effects(decoding.by_column(decoding.decode_item(item)), rolled_at)
     return dataclasses.replace(found, pools=[], ledger=[]) if item.booked else found
 
 
-def _effects(decoded: Decoded, records: pl.DataFrame, rolled_at: datetime) -> Effects:
-    changes = _pool_changes(records, decoded)
+def _effects(table: Table, rolled_at: datetime) -> Effects:
+    records, beside = _frame(table), table.beside
+    changes = _pool_changes(records, beside)
     events = records.filter("kept")
     return Effects(
         events=len(events),
-        events_csv=_events_csv(events, rolled_at),
+        event_rows=_event_rows(table, records, rolled_at) if len(events) else b"",
         hourly=_hourly(events),
         pools=_pools(changes),
         ledger=_ledger(changes),
-        quarantined=decoded.quarantined,
+        quarantined=beside.quarantined,
         months=_months(events),
-        accepted_at={partition: clock.from_ms(ms) for partition, ms in decoded.last_accepted_ms.items()},
-        oldest_accepted_at=None if decoded.oldest_accepted_ms is None else clock.from_ms(decoded.oldest_accepted_ms),
+        accepted_at={partition: clock.from_ms(ms) for partition, ms in beside.last_accepted_ms.items()},
+        oldest_accepted_at=None if beside.oldest_accepted_ms is None else clock.from_ms(beside.oldest_accepted_ms),
     )
 
 
@@ -102,44 +83,20 @@ def set_aside(entry: RawEntry, reason: str) -> Effects:
     return Effects(0, b"", [], [], [], [refused], [], {})
 
 
-def _frame(decoded: Decoded) -> pl.DataFrame:
-    """One row a record that changes something. Raises when any value does not fit its column."""
-    values = list(chain.from_iterable(map(msgspec.structs.astuple, decoded.records)))
-    fields = {name: values[place :: len(_FIELDS)] for place, name in enumerate(_FIELDS)}
-    amounts = [
-        pl.Series("outcome", decoded.outcomes, pl.String).replace("", "0").cast(pl.Int64),
-        pl.Series("pool_left", decoded.lefts, pl.String).replace("", "0").cast(pl.Int64),
-        pl.Series("spare_left", decoded.spare_lefts, pl.String).replace("", "0").cast(pl.Int64),
-    ]
-    return _checked(fields, amounts, decoded)
-
-
-def _frame_of_table(table: Table) -> pl.DataFrame:
-    """The same, of records that were never made."""
-    amounts = [
-        pl.Series("outcome", table.outcomes, pl.Int64),
-        pl.Series("pool_left", table.lefts, pl.Int64),
-        pl.Series("spare_left", table.spare_lefts, pl.Int64),
-    ]
-    return _checked(table.fields, amounts, table.beside)
-
-
-def _checked(fields: Mapping[str, list[Any]], amounts: Iterable[pl.Series], decoded: Decoded) -> pl.DataFrame:
-    properties = [msgspec.json.encode(value).decode() if value else None for value in fields["properties"]]
+def _frame(table: Table) -> pl.DataFrame:
+    """One row a record that changes something, with what totals are made of. Raises when a value of these does not fit its column."""
+    beside = table.beside
     frame = pl.DataFrame(
         [
-            *[
-                pl.Series(name, values, _OTHER_TYPES.get(name, pl.Int64))
-                for name, values in fields.items()
-                if name != "properties"
-            ],
-            *amounts,
-            pl.Series("properties", properties, pl.String),
-            pl.Series("kept", decoded.kept, pl.Boolean),
-            pl.Series("partition", decoded.partitions, pl.Int32),
-            pl.Series("seq", decoded.seqs, pl.Int64),
-            pl.Series("position", decoded.positions, pl.Int32),
-            pl.Series("accepted_ms", decoded.accepted_ms, pl.Int64),
+            *[pl.Series(name, table.fields[name], pl.Int64) for name in _SUMMED],
+            pl.Series("pool", table.fields["pool"], pl.String),
+            pl.Series("outcome", table.outcomes, pl.Int64),
+            pl.Series("pool_left", table.lefts, pl.Int64),
+            pl.Series("spare_left", table.spare_lefts, pl.Int64),
+            pl.Series("kept", beside.kept, pl.Boolean),
+            pl.Series("seq", beside.seqs, pl.Int64),
+            pl.Series("position", beside.positions, pl.Int32),
+            pl.Series("accepted_ms", beside.accepted_ms, pl.Int64),
         ]
     )
     if not frame.is_empty() and not frame.select(_storable()).item():
@@ -148,22 +105,21 @@ def _checked(fields: Mapping[str, list[Any]], amounts: Iterable[pl.Series], deco
 
 
 def _storable() -> pl.Expr:
-    """The same rules as `rules.effect_problem` and `rules.detail_problem`, for all rows at once."""
-    nul_free = [~pl.col(name).str.contains("\0", literal=True).any() for name in ("pool", *rules.TEXT_FIELDS)]
+    """What `rules` asks of a record, for all rows at once, but for what `copy_rows` refuses by itself."""
+    change = pl.col("outcome").cast(pl.Int128) - pl.col("amount").cast(pl.Int128)
     return pl.all_horizontal(
         pl.col("kind").is_between(0, max(rules.KINDS)).all(),
-        pl.col("tenant_id").min() >= 0,
+        pl.col("tenant_id").is_between(0, rules.INT32_MAX).all(),
         pl.col("customer_id").min() >= 0,
-        *[pl.col(name).min() > -rules.INT64_MAX - 1 for name in (*rules.INT64_FIELDS, "outcome", "pool_left", "spare_left")],
-        *[pl.col(name).abs().max() <= rules.INT32_MAX for name in rules.INT32_FIELDS],
+        *[pl.col(name).min() >= -rules.INT64_MAX for name in (*_SUMMED, "outcome", "pool_left", "spare_left")],
         pl.col("occurred_at_ms").is_between(0, rules.MOMENT_MS_MAX).all(),
         *[pl.col(name).is_between(0, rules.MOMENT_MS_MAX // 1000).all() for name in rules.SECOND_FIELDS],
+        (~_SET | change.is_between(-rules.INT64_MAX, rules.INT64_MAX)).all(),
         (~_USAGE | pl.col("outcome").is_between(0, pl.col("amount"))).all(),
         (~_VOID | pl.col("outcome").is_between(pl.col("amount"), 0)).all(),
         (~_ADJUSTMENT | pl.col("outcome").is_between(pl.min_horizontal(pl.col("amount"), 0), 0)).all(),
-        *nul_free,
+        ~pl.col("pool").str.contains("\0", literal=True).any(),
         pl.col("pool").str.len_chars().max() <= rules.POOL_NAME_MAX,
-        ~pl.col("properties").str.contains("\\u0000", literal=True).any(),
     )
 
 
@@ -267,23 +223,28 @@ def _months(events: pl.DataFrame) -> list[tuple[int, int]]:
     return events.select(moment.dt.year().alias("year"), moment.dt.month().alias("month")).unique().sort("year", "month").rows()
 
 
-def _events_csv(events: pl.DataFrame, rolled_at: datetime) -> bytes:
-    """The rows for COPY. `amount` is what was taken from the pool, whatever the kind; what was added is negative."""
+def _event_rows(table: Table, records: pl.DataFrame, rolled_at: datetime) -> bytes:
+    """The rows for COPY. `taken` is what was taken from the pool, whatever the kind; what was added is negative."""
     taken = (
         pl.when(_ADJUSTMENT).then(-pl.col("amount")).when(_SET).then(pl.col("outcome") - pl.col("amount"))
         .when(_EXPIRY).then(pl.col("outcome")).otherwise(pl.col("amount"))
     )  # fmt: skip
-    belongs_to = pl.when(pl.col("belongs_to_s") != 0).then(pl.col("belongs_to_s") * 1000)
-    rows = events.with_columns(
-        digest="\\x" + pl.col("digest").bin.encode("hex"),
-        fingerprint="\\x" + pl.col("fingerprint").bin.encode("hex"),
-        amount=taken,
-        occurred_at=pl.from_epoch("occurred_at_ms", time_unit="ms"),
-        accepted_at=pl.from_epoch("accepted_ms", time_unit="ms"),
-        rolled_at=pl.lit(rolled_at.replace(tzinfo=None)).dt.cast_time_unit("ms"),
-        period_start=pl.from_epoch(pl.col("period_start_s") * 1000, time_unit="ms"),
-        belongs_to=pl.from_epoch(belongs_to, time_unit="ms"),
-    ).select(EVENT_COLUMNS)
-    buffer = io.BytesIO()
-    rows.write_csv(buffer, include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.3f+00")
-    return buffer.getvalue()
+    amounts = records.filter("kept").select(taken.alias("taken"), "spare_amount")
+    beside, kinds = table.beside, table.fields["kind"]
+    columns: dict[str, Sequence[Any]] = {
+        **table.fields,
+        "partition": beside.partitions,
+        "seq": beside.seqs,
+        "position": beside.positions,
+        "accepted_ms": beside.accepted_ms,
+        "pool_left": table.lefts,
+        "spare_left": table.spare_lefts,
+    }
+    if len(amounts) < len(kinds):
+        chosen = [kept and kind != Kind.TICK for kept, kind in zip(beside.kept, kinds, strict=True)]
+        columns = {name: list(compress(values, chosen)) for name, values in columns.items()}
+    columns |= {name: amounts[name].to_list() for name in amounts.columns}
+    try:
+        return copy_rows.encode(columns, rolled_at)
+    except (struct.error, copy_rows.NulError) as error:
+        raise UnstorableError from error

@@ -3,17 +3,21 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from tallybook.core import clock, packed_log, usage_log
-from tallybook.core.usage_log import Applied, Entry, Opening, PackedEntry, Record
+from tallybook.core import clock, usage_log
+from tallybook.core.usage_log import Applied, Entry, Opening, Record, Written
 from tallybook.rollup import rules
 from tallybook.rollup.model import Quarantined, RawEntry
 
 OpeningRow = tuple[int, int, int, int, str, int]
 """seq, accepted_at_ms, tenant, customer, pool, change of the opening amount."""
+
+
+class UnstorableError(Exception):
+    """Some record holds a value that its column cannot; the columns do not say which."""
 
 
 class _LooseEntry(msgspec.Struct, array_like=True, frozen=True):
@@ -53,7 +57,7 @@ class Decoded:
 
 @dataclass(slots=True)
 class Table:
-    """What packed entries hold, by column: the fields of `Record`, and those of `Decoded` beside its records."""
+    """What entries written by the script hold, by column: the fields of `Record`, and those of `Decoded` beside its records."""
 
     fields: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in Record.__struct_fields__})
     outcomes: list[int] = field(default_factory=list[int])
@@ -67,10 +71,10 @@ def table(entries: Iterable[RawEntry]) -> Table | None:
     """The entries by column, without a record being made; None when one of them has to be looked at piece by piece."""
     found = Table()
     for raw in entries:
-        if not usage_log.is_packed(raw.data):
+        if not usage_log.is_written(raw.data):
             return None
         try:
-            entry = usage_log.decode_packed(raw.data)
+            entry = usage_log.decode_written(raw.data)
             if not rules.arrival_is_plausible(entry.accepted_at_ms):
                 return None
             _add(raw, entry, found)
@@ -83,7 +87,7 @@ class _UnclearError(Exception):
     """A text is no amount."""
 
 
-def _add(raw: RawEntry, entry: PackedEntry, found: Table) -> None:
+def _add(raw: RawEntry, entry: Written, found: Table) -> None:
     places, count = entry.places(), len(entry)
     lefts, outcomes, spare_lefts = list(entry.left()), [0] * count, [0] * count
     for number, *texts in entry.beside:
@@ -91,9 +95,8 @@ def _add(raw: RawEntry, entry: PackedEntry, found: Table) -> None:
         if outcome is None or spare_left is None or left is None or not 0 <= number < count:
             raise _UnclearError
         outcomes[number], spare_lefts[number], lefts[number] = outcome, spare_left, left
-    if entry.packed is not None:
-        for name, values in packed_log.unpack(entry.packed).items():
-            found.fields[name] += [values[place] for place in places] if entry.left_out else values
+    for name, values in entry.fields().items():
+        found.fields[name] += [values[place] for place in places] if entry.left_out else values
     found.outcomes += outcomes
     found.lefts += lefts
     found.spare_lefts += spare_lefts
@@ -103,6 +106,21 @@ def _add(raw: RawEntry, entry: PackedEntry, found: Table) -> None:
     _note_arrival(raw, entry.accepted_at_ms, found.beside)
     for index, opening in enumerate(entry.openings):
         _take_opening(raw, entry.accepted_at_ms, index, opening, found.beside)
+
+
+def by_column(decoded: Decoded) -> Table:
+    """The same by column. Raises UnstorableError when a text is no amount."""
+    columns = zip(*map(msgspec.structs.astuple, decoded.records), strict=True)
+    fields = {name: list(values) for name, values in zip(Record.__struct_fields__, columns, strict=False)}
+    outcomes, lefts, spare_lefts = map(_amounts, (decoded.outcomes, decoded.lefts, decoded.spare_lefts))
+    return Table(fields or Table().fields, outcomes, lefts, spare_lefts, decoded)
+
+
+def _amounts(texts: Iterable[str]) -> list[int]:
+    found = [rules.amount(text) for text in texts]
+    if None in found:
+        raise UnstorableError
+    return cast("list[int]", found)
 
 
 def decode(entries: Iterable[RawEntry], *, distrust: bool = False) -> Decoded:
@@ -206,7 +224,7 @@ def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
 
 def _loosened(data: bytes) -> _LooseEntry:
     """An entry in either form, with its items still to be decoded. Raises msgspec.MsgspecError for what is no entry."""
-    if not usage_log.is_packed(data):
+    if not usage_log.is_written(data):
         return _decode_loose(data)
     entry = usage_log.decode_entry(data)
     applied, openings = ([msgspec.Raw(_encode(item)) for item in items] for items in (entry.applied, entry.openings))

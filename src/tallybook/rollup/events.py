@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -50,14 +51,21 @@ class Names:
 
 async def originals(connection: Querying, digests: Iterable[bytes], since: datetime) -> Mapping[bytes, Booked]:
     """Of these identities, those that were counted since a time: by digest, the first event of each."""
-    found = [_booked(row) for row in await connection.fetch(_SQL["usage_by_identity"], list(digests), since)]
-    return {booked.record.digest: booked for booked in found}
+    return {booked.record.digest: booked for booked in await _counted(connection, digests, since, each=1)}
 
 
 async def find(connection: Querying, tenant: Tenant, digest: bytes) -> Booked | None:
     """The tenant's usage event with this identity, as it was first counted."""
-    row = await connection.fetchrow(_SQL["usage_event"], digest, tenant.id)
-    return None if row is None else _booked(row)
+    since: datetime | None = await connection.fetchval(_SQL["first_day_of_usage"])
+    found = [] if since is None else await _counted(connection, [digest], since, each=1)
+    return next((booked for booked in found if booked.record.tenant_id == tenant.id), None)
+
+
+async def _counted(connection: Querying, digests: Iterable[bytes], since: datetime, *, each: int | None) -> list[Booked]:
+    """Usage under these identities since a time, the first so many of each in the order of the log."""
+    wanted = list(digests)
+    low = [int.from_bytes(digest[:6]) for digest in wanted]
+    return [_booked(row) for row in await connection.fetch(_SQL["usage_by_identity"], wanted, since, low, each)]
 
 
 async def void_of(connection: Querying, booked: Booked) -> Booked | None:
@@ -78,8 +86,15 @@ async def repeats(connection: Querying, customer_ids: Iterable[int], since: date
     rows = await connection.fetch(_SQL["repeated_identities"], list(customer_ids), since)
     if not rows:
         return []
-    found = await connection.fetch(_SQL["repeated_usage"], [row["digest"] for row in rows], since)
-    return [_booked(row) for row in found]
+    counted = await _counted(connection, [row["digest"] for row in rows], since, each=None)
+    by_digest = groupby(counted, lambda booked: booked.record.digest)
+    again = [booked for _, deliveries in by_digest for booked in list(deliveries)[1:]]
+    places = [(booked.record.customer_id, booked.partition, booked.place) for booked in again]
+    customers, partitions, logged = ([place[column] for place in places] for column in range(3))
+    voided = await connection.fetch(_SQL["voided_places"], customers, partitions, logged)
+    taken_back = {tuple(row) for row in voided}
+    kept = [booked for booked, place in zip(again, places, strict=True) if place not in taken_back]
+    return sorted(kept, key=lambda booked: (booked.record.customer_id, booked.seq, booked.position))
 
 
 async def customers_with_usage(connection: Querying, since: datetime) -> list[tuple[int, int, str, bool]]:

@@ -10,8 +10,8 @@ from tallybook.storage.redis import Redis
 FIELD = b"d"
 ENTRIES_A_READ = 16
 """Per partition and round trip: with entries of 500 events, 16 partitions bring about 20 MB at most."""
-BYTES_A_PASS = 12_000_000
-"""A pass stops reading here: about 60,000 events. When much is waiting, larger passes add more events to each row of the totals."""
+BYTES_A_PASS = 8_000_000
+"""A pass stops reading here: about 90,000 events. When much is waiting, larger passes add more events to each row of the totals."""
 
 
 def key(partition: int) -> str:

@@ -51,13 +51,13 @@ class Effects:
     """What a run of log entries does to the book. Every list is sorted by its table's primary key; hours are Unix hours."""
 
     events: int
-    events_csv: bytes
+    event_rows: bytes
     hourly: list[HourlyTotal]
     pools: list[PoolChange]
     ledger: list[LedgerRow]
     quarantined: list[Quarantined]
     months: list[tuple[int, int]]
-    """The (year, month) pairs of arrival that `events_csv` needs a partition for."""
+    """The (year, month) pairs of arrival that `event_rows` needs a partition for."""
     accepted_at: dict[int, datetime]
     """By partition: when the till took its last readable entry."""
     oldest_accepted_at: datetime | None = None
@@ -73,6 +73,16 @@ class PassResult:
     lag_ms: int = 0
     more: bool = False
     """The pass was cut at its bound: the log holds more."""
+
+    def with_more(self, other: "PassResult") -> "PassResult":
+        """Both as one pass."""
+        return PassResult(
+            self.events + other.events,
+            self.entries + other.entries,
+            self.quarantined + other.quarantined,
+            max(self.lag_ms, other.lag_ms),
+            self.more or other.more,
+        )
 
 
 class GapError(Exception):

@@ -170,18 +170,32 @@ LEFT JOIN billing_periods AS p ON p.subscription_id = s.id AND p.starts_at = $2
 WHERE s.id = $1;
 
 -- name: usage_by_identity
--- The usage that was first counted under each of these identities since a time; one probe of the index an identity.
+-- The usage that was first counted under each of these identities since a time; one probe of an index for each day until the book's last.
+WITH days AS MATERIALIZED (
+    SELECT starts_at, starts_at + interval '1 day' AS ends_at, (extract(epoch FROM starts_at)::bigint / 86400 - 18262) << 48 AS high
+    FROM generate_series(
+        date_trunc('day', $2::timestamptz, 'UTC'), (SELECT max(accepted_at) FROM log_offsets) + interval '1 day', interval '1 day'
+    ) AS starts_at
+)
 SELECT e.*
-FROM unnest($1::bytea[]) AS wanted (digest)
+FROM unnest($1::bytea[], $3::bigint[]) AS wanted (digest, low)
 CROSS JOIN LATERAL (
-    SELECT * FROM usage_events AS u
-    WHERE u.digest = wanted.digest AND u.kind = 0 AND u.accepted_at >= $2
-    ORDER BY u.seq, u.position LIMIT 1
+    SELECT counted.*
+    FROM days
+    CROSS JOIN LATERAL (
+        SELECT * FROM usage_events AS u
+        WHERE
+            u.identity = days.high + wanted.low AND u.digest = wanted.digest AND u.kind = 0
+            AND u.accepted_at >= $2 AND u.accepted_at >= days.starts_at AND u.accepted_at < days.ends_at
+        OFFSET 0
+    ) AS counted
+    ORDER BY counted.seq, counted.position
+    LIMIT $4
 ) AS e;
 
--- name: usage_event
--- The usage event that was first counted under an identity.
-SELECT * FROM usage_events WHERE digest = $1 AND tenant_id = $2 AND kind = 0 ORDER BY seq, position LIMIT 1;
+-- name: first_day_of_usage
+-- When the oldest month of events that is there begins.
+SELECT to_date(right(min(relid::text), 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' FROM pg_partition_tree('usage_events') WHERE isleaf;
 
 -- name: names_of_event
 -- What the outside calls a customer and a feature.
@@ -201,24 +215,11 @@ WHERE customer_id = ANY ($1::bigint[]) AND kind = 0 AND accepted_at >= $2
 GROUP BY digest
 HAVING count(*) > 1;
 
--- name: repeated_usage
--- All but the first usage under each of these identities since a time, less what is taken back, in log order.
-WITH deliveries AS (
-    SELECT e.*, row_number() OVER (PARTITION BY e.digest ORDER BY e.seq, e.position) AS delivery
-    FROM unnest($1::bytea[]) AS wanted (digest)
-    CROSS JOIN LATERAL (
-        SELECT * FROM usage_events AS u WHERE u.digest = wanted.digest AND u.kind = 0 AND u.accepted_at >= $2 OFFSET 0
-    ) AS e
-)
-SELECT *
-FROM deliveries AS d
-WHERE
-    delivery > 1
-    AND NOT EXISTS (
-        SELECT FROM usage_events AS v
-        WHERE v.customer_id = d.customer_id AND v.voids = d.seq || '-' || d.position AND v.partition = d.partition
-    )
-ORDER BY customer_id, seq, position;
+-- name: voided_places
+-- Which places of customers' logs are taken back.
+SELECT customer_id, partition, voids
+FROM usage_events
+WHERE (customer_id, partition, voids) IN (SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[]));
 
 -- name: customers_with_usage
 -- Customers that something was charged to since a time, by the ledger's hours.

@@ -2,7 +2,7 @@
 
 -- name: sum_events_and_hours
 -- Sums raw events and hourly totals of customers $1 to $2, and counts the groups (customer, feature, hour, period, price) that differ.
-WITH events AS (
+WITH there AS (
     SELECT
         tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
         sum(CASE kind WHEN 0 THEN 1 ELSE -1 END)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount,
@@ -10,6 +10,21 @@ WITH events AS (
         sum(cache_read_tokens) AS cache_read_tokens, sum(cache_write_tokens) AS cache_write_tokens
     FROM usage_events WHERE kind IN (0, 5) AND customer_id BETWEEN $1 AND $2
     GROUP BY 1, 2, 3, 4, 5, 6
+), dropped AS (
+    SELECT * FROM dropped_hourly WHERE customer_id BETWEEN $1 AND $2
+), events AS (
+    SELECT
+        tenant_id, customer_id, feature_id, hour, period_start, price_id,
+        coalesce(t.events, 0) + coalesce(d.events, 0) AS events,
+        coalesce(t.quantity_nano, 0) + coalesce(d.quantity_nano, 0) AS quantity_nano,
+        coalesce(t.amount, 0) + coalesce(d.amount, 0) AS amount,
+        coalesce(t.cost_nano, 0) + coalesce(d.cost_nano, 0) AS cost_nano,
+        coalesce(t.input_tokens, 0) + coalesce(d.input_tokens, 0) AS input_tokens,
+        coalesce(t.output_tokens, 0) + coalesce(d.output_tokens, 0) AS output_tokens,
+        coalesce(t.cache_read_tokens, 0) + coalesce(d.cache_read_tokens, 0) AS cache_read_tokens,
+        coalesce(t.cache_write_tokens, 0) + coalesce(d.cache_write_tokens, 0) AS cache_write_tokens
+    FROM there AS t
+    FULL JOIN dropped AS d USING (tenant_id, customer_id, feature_id, hour, period_start, price_id)
 ), hours AS (
     SELECT * FROM usage_hourly WHERE customer_id BETWEEN $1 AND $2
 ), grouped AS (
@@ -43,11 +58,19 @@ SELECT
         h.cache_write_tokens] AS hour_sides
 FROM (
     SELECT
-        tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
-        sum(CASE kind WHEN 0 THEN 1 ELSE -1 END)::numeric AS events, sum(quantity_nano) AS quantity_nano, sum(amount) AS amount,
-        sum(cost_nano) AS cost_nano, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+        tenant_id, customer_id, feature_id, hour, period_start, price_id, sum(events) AS events,
+        sum(quantity_nano) AS quantity_nano, sum(amount) AS amount, sum(cost_nano) AS cost_nano,
+        sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
         sum(cache_read_tokens) AS cache_read_tokens, sum(cache_write_tokens) AS cache_write_tokens
-    FROM usage_events WHERE kind IN (0, 5) AND customer_id BETWEEN $1 AND $2
+    FROM (
+        SELECT
+            tenant_id, customer_id, feature_id, date_trunc('hour', occurred_at, 'UTC') AS hour, period_start, price_id,
+            CASE kind WHEN 0 THEN 1 ELSE -1 END::numeric AS events, quantity_nano::numeric, amount::numeric, cost_nano::numeric,
+            input_tokens::numeric, output_tokens::numeric, cache_read_tokens::numeric, cache_write_tokens::numeric
+        FROM usage_events WHERE kind IN (0, 5) AND customer_id BETWEEN $1 AND $2
+        UNION ALL
+        SELECT * FROM dropped_hourly WHERE customer_id BETWEEN $1 AND $2
+    ) AS either
     GROUP BY 1, 2, 3, 4, 5, 6
 ) AS e
 FULL JOIN (SELECT * FROM usage_hourly WHERE customer_id BETWEEN $1 AND $2) AS h
@@ -73,6 +96,8 @@ WITH moves AS MATERIALIZED (
             (e.pool, e.spare_amount - e.amount, e.pool <> ''), ('credits', -e.spare_amount, e.spare_amount <> 0)
         ) AS m (pool, change, is_one)
         WHERE m.is_one AND e.customer_id BETWEEN $7 AND $8
+        UNION ALL
+        SELECT * FROM dropped_moves WHERE customer_id BETWEEN $7 AND $8
         UNION ALL
         SELECT * FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::text[], $5::numeric[], $6::bigint[])
     ) AS each (customer_id, pool, hour, kind, change, entries)
@@ -158,6 +183,16 @@ WHERE
         abs(e.cost_nano::numeric * 1000 - cost.pico) > 500
         OR (e.amount <> 0 AND abs(e.amount::numeric * 10000000 - cost.pico * (10000 + e.margin_bps)) > 5000000)
     )
+LIMIT $3;
+
+-- name: misplaced_identities
+-- The first $3 events of customers $1 to $2 that nobody finds by their digest, because they are indexed as something else.
+SELECT customer_id, event_id, partition, seq, position
+FROM usage_events
+WHERE
+    customer_id BETWEEN $1 AND $2 AND identity IS DISTINCT FROM
+    ((floor(extract(epoch FROM accepted_at) / 86400)::bigint - 18262) << 48)
+    | CASE length(digest) WHEN 16 THEN ('x' || encode(substr(digest, 1, 6), 'hex'))::bit(48)::bigint ELSE 0 END
 LIMIT $3;
 
 -- name: events_beyond_offsets

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, cast
 
-from tallybook.rollup import rules
-from tallybook.rollup.aggregate import EVENT_COLUMNS
+from tallybook.rollup import copy_rows, rules
 from tallybook.rollup.model import Effects, Offset, OffsetMovedError, Quarantined
 from tallybook.storage import queries
 from tallybook.storage.postgres import Connection, Querying
@@ -63,7 +62,7 @@ async def advance(
 async def write(connection: Connection, effects: Effects) -> None:
     """Everything a pass does to the book besides its offsets. Rows go in primary key order."""
     if effects.events:
-        await _copy_events(connection, effects.events_csv)
+        await _copy_events(connection, effects.event_rows)
     await _add(connection, "add_hourly", effects.hourly)
     await _add(connection, "add_pools", effects.pools)
     await _add(connection, "add_ledger", effects.ledger)
@@ -88,9 +87,9 @@ async def skip_lost(connection: Connection, lost: Offset, now: datetime) -> None
         raise OffsetMovedError(f"partition {lost.partition} no longer waits for entry {lost.previous + 1}")
 
 
-async def _copy_events(connection: Connection, csv: bytes) -> None:
+async def _copy_events(connection: Connection, rows: bytes) -> None:
     copying = cast("_Copying", connection)
-    await copying.copy_to_table("usage_events", source=io.BytesIO(csv), columns=EVENT_COLUMNS, format="csv")
+    await copying.copy_to_table("usage_events", source=io.BytesIO(rows), columns=copy_rows.COLUMNS, format="binary")
 
 
 async def _add(connection: Connection, query: str, rows: Sequence[Sequence[object]]) -> None:

@@ -12,6 +12,7 @@ from tallybook.storage import queries
 from tallybook.storage.postgres import Querying, Row
 
 _SQL = queries.load("tallybook.rollup", "reconcile.sql")
+_RETENTION_SQL = queries.load("tallybook.rollup", "retention.sql")
 _EVENT_MEASURES = (
     *("events", "quantity", "amount", "cost"),
     *("input tokens", "output tokens", "cache read tokens", "cache write tokens"),
@@ -101,7 +102,13 @@ async def events_and_hours(connection: Querying, of: Customers = EVERYBODY) -> l
         what, row = f"usage events = hourly totals: {measure}", found.get(measure)
         sides = (int(row["event_side"]), int(row["hour_side"]), row["differing"]) if row else (0, 0, 0)
         sums.append(Sum(what, *sides, places.get(measure, ())))
-    return [*sums, await _mispriced(connection, of)]
+    return [*sums, *await _odd_events(connection, of), *await _dropped(connection)]
+
+
+async def _dropped(connection: Querying) -> list[Sum]:
+    """Months whose single events are gone: sums stand for them. Nothing where none is."""
+    count = await connection.fetchval(_RETENTION_SQL["months_dropped"])
+    return [Sum("months whose events were dropped = months whose sums were kept", count, count)] if count else []
 
 
 def _places_by_measure(rows: Iterable[Row]) -> dict[str, list[str]]:
@@ -122,13 +129,22 @@ def _number(side: object) -> str:
     return "nothing" if side is None else str(side)
 
 
-async def _mispriced(connection: Querying, of: Customers) -> Sum:
-    rows = await connection.fetch(_SQL["mispriced_events"], of.first, of.last, PLACES_MAX)
-    names = [
-        f"customer {row['customer_id']} event {row['event_id']} at {row['partition']}:{row['seq']}-{row['position']}"
-        for row in rows
+_ODD_EVENTS = {
+    "mispriced_events": "AI events that do not cost their tokens at their prices",
+    "misplaced_identities": "events that can't be found by their identity",
+}
+
+
+async def _odd_events(connection: Querying, of: Customers) -> list[Sum]:
+    """Events that contradict themselves."""
+    return [
+        none_of(what, [_event(row) for row in await connection.fetch(_SQL[query], of.first, of.last, PLACES_MAX)])
+        for query, what in _ODD_EVENTS.items()
     ]
-    return none_of("AI events that do not cost their tokens at their prices", names)
+
+
+def _event(row: Row) -> str:
+    return f"customer {row['customer_id']} event {row['event_id']} at {row['partition']}:{row['seq']}-{row['position']}"
 
 
 async def pools(connection: Querying, of: Customers = EVERYBODY) -> tuple[list[Sum], list[PoolDifference]]:

@@ -1,30 +1,15 @@
-"""Redis: a client that never sends a command twice by itself, raw replies, and the settings the till relies on. Knows no key.
+"""Redis, one server or a cluster: how it is reached, what time it says it is, and the settings that the till relies on. Knows no key."""
 
-Retries are off: after a lost reply nobody knows whether the command ran, and only the caller knows if running it again is safe.
-Replies are what Redis sends in RESP2 (bytes, int, None, lists); nothing is decoded or reshaped.
-"""
-
-# pyright: reportUnknownMemberType=false
-# redis-py types its raw commands only partly; the signatures below are the ones to rely on.
-
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-from redis import asyncio as driver
-from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
+from tallybook.storage import redis_client, redis_cluster
+from tallybook.storage.redis_client import ConnectionLostError, NoScriptError, Redis, RedisError, ResponseError, Word
 from tallybook.storage.safety import UnreadableSettingsError, Unsafe, UnsafeStoreError
 
-RedisError = exceptions.RedisError
-NoScriptError = exceptions.NoScriptError
-ResponseError = exceptions.ResponseError
-ConnectionLostError = exceptions.ConnectionError
-
-Word = bytes | str | int | float
-"""One word of a command. Money goes in as text."""
+__all__ = ["ConnectionLostError", "NoScriptError", "Redis", "RedisError", "ResponseError", "Word"]
 
 _NEEDED: Mapping[str, str] = {
     "appendonly": "yes",
@@ -34,54 +19,56 @@ _NEEDED: Mapping[str, str] = {
 }
 
 
-class Redis:
-    """One server, many connections; a call that finds all of them busy waits up to five seconds for one."""
-
-    def __init__(self, client: driver.Redis) -> None:
-        self._client = client
-        self._client.response_callbacks.clear()
-
-    async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - the reply's type depends on the command
-        """Send one command and return its raw reply. Raises RedisError; after a lost connection or timeout it may have run."""
-        return cast("Any", await self._client.execute_command(*words))
-
-    async def pipeline(self, *commands: tuple[Word, ...], atomic: bool) -> list[Any]:
-        """Send commands together; with `atomic`, nothing of others runs in between. Raises the first error reply."""
-        async with self._client.pipeline(transaction=atomic) as waiting:
-            for command in commands:
-                waiting.execute_command(*command)
-            return await waiting.execute()
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._client.aclose()
-
-
 def connect(url: str, *, connections_max: int = 32, timeout_s: float = 5.0) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://` URLs. Connects on first use. Raises ValueError for another URL."""
-    pool = driver.BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections_max,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
-        decode_responses=False,
-        protocol=2,
-    )
-    return Redis(driver.Redis.from_pool(pool))
+    """A client for `redis://`, `rediss://` or `unix://` URLs, or of a cluster: `redis+cluster://host:port,host:port`, `rediss+cluster://`.
+
+    Connects on first use; connections are counted by server. Raises ValueError for another URL.
+    """
+    if redis_cluster.is_cluster_url(url):
+        return redis_cluster.connect(url, connections_max=connections_max, timeout_s=timeout_s)
+    return redis_client.connect_one(url, connections_max=connections_max, timeout_s=timeout_s)
 
 
 async def atomically(client: Redis, *commands: tuple[Word, ...]) -> list[Any]:
-    """Run commands as one step and return their raw replies in order."""
+    """Run commands as one step and return their raw replies in order. On a cluster their keys are of one slot."""
     return await client.pipeline(*commands, atomic=True)
 
 
 async def server_time(client: Redis) -> datetime:
-    """What time it is on the server, UTC."""
-    seconds, microseconds = await client.execute_command("TIME")
+    """What time it is on the server, UTC; on a cluster, on that which is furthest ahead of those that answer."""
+    return max([_moment(reply) for reply in await everywhere(client, "TIME")])
+
+
+async def everywhere(client: Redis, *words: Word) -> list[Any]:
+    """What every server that answers says to a command. Raises RedisError when none does."""
+    servers = await client.servers()
+    replies = await asyncio.gather(*(server.execute_command(*words) for server in servers), return_exceptions=True)
+    answers = [reply for reply in replies if not isinstance(reply, BaseException)]
+    if not answers:
+        raise next(reply for reply in replies if isinstance(reply, BaseException))
+    return answers
+
+
+async def scan(client: Redis, pattern: str) -> AsyncIterator[list[bytes]]:
+    """Keys that match, of every server, some at a time; each at least once."""
+    for server in await client.servers():
+        cursor: bytes = b"0"
+        while True:
+            cursor, found = await server.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            yield found
+            if cursor == b"0":
+                break
+
+
+def _moment(reply: Sequence[bytes]) -> datetime:
+    seconds, microseconds = reply
     return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(microseconds))
+
+
+def info(reply: bytes) -> dict[str, str]:
+    """A section of INFO by name."""
+    lines = (line.partition(":") for line in reply.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}
 
 
 def text(reply: bytes | None) -> str | None:
@@ -95,32 +82,41 @@ def pairs(reply: list[bytes]) -> dict[bytes, bytes]:
 
 
 async def assert_durable(client: Redis, *, accept_unreadable: bool = False) -> None:
-    """Raise UnsafeStoreError unless an acknowledged write is on disk and nothing is ever evicted.
+    """Raise UnsafeStoreError unless an acknowledged write is on disk and nothing is ever evicted, on every server that answers.
 
     A server that forbids CONFIG (many hosted ones do) raises UnreadableSettingsError, or passes when `accept_unreadable` says
     that the operator vouches for its settings.
     """
+    problems: list[Unsafe] = []
+    if not client.is_cluster:
+        problems += await _misnamed(client)
     try:
-        found = {name: await _setting(client, name) for name in _NEEDED}
-    except exceptions.ResponseError as error:
-        if accept_unreadable:
-            return
-        raise UnreadableSettingsError(_unreadable(str(error))) from error
-    problems = list(_unsafe(found))
+        for name, needed in _NEEDED.items():
+            replies = await everywhere(client, "CONFIG", "GET", name)
+            problems += _unsafe(name, needed, [pairs(reply).get(name.encode(), b"").decode() for reply in replies])
+    except ResponseError as error:
+        if not accept_unreadable:
+            raise UnreadableSettingsError(_unreadable(str(error))) from error
     if problems:
         raise UnsafeStoreError("Redis", problems)
 
 
-async def _setting(client: Redis, name: str) -> str:
-    reply: list[bytes] = await client.execute_command("CONFIG", "GET", name)
-    return pairs(reply).get(name.encode(), b"").decode()
+def _unsafe(name: str, needed: str, found: Sequence[str]) -> Iterator[Unsafe]:
+    for value in sorted(set(found) - {needed}):
+        remedy = f"run `CONFIG SET {name} {needed}` and put `{name} {needed}` in redis.conf"
+        yield Unsafe(name, value, repr(needed), remedy)
 
 
-def _unsafe(found: Mapping[str, str]) -> Iterator[Unsafe]:
-    for name, needed in _NEEDED.items():
-        if found[name] != needed:
-            remedy = f"run `CONFIG SET {name} {needed}` and put `{name} {needed}` in redis.conf"
-            yield Unsafe(name, found[name], repr(needed), remedy)
+async def _misnamed(client: Redis) -> list[Unsafe]:
+    """A server of a cluster that is reached as if it were alone would refuse most partitions."""
+    try:
+        told = info(await client.execute_command("INFO", "cluster"))
+    except ResponseError:
+        return []
+    if told.get("cluster_enabled", "0") == "0":
+        return []
+    remedy = "set TALLYBOOK_REDIS_URL=redis+cluster://host:port,host:port"
+    return [Unsafe("cluster-enabled", "yes", "'no' for a redis:// URL", remedy)]
 
 
 def _unreadable(answer: str) -> str:

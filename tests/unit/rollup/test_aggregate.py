@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.core.usage_log import Kind, Record
-from tallybook.rollup import aggregate, decoding
+from tallybook.rollup import aggregate, copy_rows, decoding
 from tallybook.rollup.model import Effects, RawEntry
+from tests.support import copy_format
 from tests.support import log_builder as log
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,9 +24,10 @@ def effects(*entries: RawEntry) -> Effects:
     return aggregate.effects(entries, NOW)
 
 
-def row_of(found: Effects, line: int = 0) -> dict[str, str]:
-    """One CSV line by column; for lines without quotes."""
-    return dict(zip(aggregate.EVENT_COLUMNS, found.events_csv.decode().splitlines()[line].split(","), strict=True))
+def row_of(found: Effects, number: int = 0) -> dict[str, copy_format.Value]:
+    """One row for the book, by column; counted in the order of the log."""
+    rows = copy_format.rows(found.event_rows, copy_rows.COLUMNS)
+    return sorted(rows, key=lambda row: (row["seq"], row["position"]))[number]
 
 
 def test_a_usage_event_is_charged_to_its_pool_its_hour_and_the_ledger() -> None:
@@ -33,28 +35,28 @@ def test_a_usage_event_is_charged_to_its_pool_its_hour_and_the_ledger() -> None:
     assert found.hourly == [(1, 1, 3, HOUR, log.PERIOD_S, 9, 1, 10**9, 40, 30, 7, 0, 0, 0)]
     assert found.pools == [(1, log.POOL, 1, 100, 40, 0, 0, False)]
     assert found.ledger == [(1, log.POOL, HOUR, "charge", 1, -40, 1), (1, log.POOL, HOUR, "opening", 1, 100, 1)]
-    assert row_of(found)["amount"] == "40"
+    assert row_of(found)["amount"] == 40
     assert found.months == [(2025, 11)]
 
 
 def test_the_part_that_purchased_credits_paid_is_theirs_and_not_the_plans() -> None:
     found = effects(log.raw(1, [(log.usage("a", 10), "6")]))
     assert found.pools == [(1, log.POOL, 1, 0, 4, 0, 0, False), (1, "credits", 1, 0, 6, 0, 0, False)]
-    assert (row_of(found)["amount"], row_of(found)["spare_amount"]) == ("10", "6")
+    assert (row_of(found)["amount"], row_of(found)["spare_amount"]) == (10, 6)
     assert found.hourly[0][8] == 10
 
 
 def test_an_adjustment_adds_and_its_event_row_says_taken_with_the_sign_turned() -> None:
     found = effects(log.raw(1, [log.change(Kind.ADJUSTMENT, 25), log.change(Kind.ADJUSTMENT, -5)]))
     assert found.pools == [(1, log.POOL, 1, 0, 0, 20, 0, False)]
-    assert [row_of(found, line)["amount"] for line in (0, 1)] == ["-25", "5"]
+    assert [row_of(found, number)["amount"] for number in (0, 1)] == [-25, 5]
     assert found.hourly == []
 
 
 def test_a_set_adjusts_by_the_difference_to_what_was_left() -> None:
     found = effects(log.raw(1, [(log.change(Kind.SET, 70), "100")]))
     assert found.pools == [(1, log.POOL, 1, 0, 0, -30, 0, False)]
-    assert row_of(found)["amount"] == "30"
+    assert row_of(found)["amount"] == 30
 
 
 def test_an_expiry_takes_what_was_left_and_closes_the_pool() -> None:

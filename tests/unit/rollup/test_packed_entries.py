@@ -1,6 +1,7 @@
-"""Entries by columns, as the till's script writes them: the same to the rollup as item by item."""
+"""Entries by columns and by rows, as the till's script writes them: the same to the rollup as item by item."""
 
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from tallybook.core import packed_log, usage_log
 from tallybook.core.usage_log import Applied, Kind, Opening, Record
-from tallybook.rollup import aggregate, decoding
+from tallybook.rollup import aggregate, copy_rows, decoding
 from tallybook.rollup.model import RawEntry
+from tests.support import copy_format
 from tests.support import log_builder as log
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,12 +26,24 @@ def account_of(record: Record) -> packed_log.Account:
 
 def packed(records: list[Record], left_out: list[int], beside: list[tuple[int, str, str, str]], *openings: Opening) -> bytes:
     """An entry as the script assembles it, where 7 is left after each accepted record."""
-    rows = packed_log.pack(map(msgspec.structs.astuple, records), [account_of(record) for record in records], [1] * len(records))
-    lefts = struct.pack(f">{len(records) - len(left_out)}q", *[7] * (len(records) - len(left_out)))
-    words = (usage_log.PACKED, log.ACCEPTED_MS, left_out, lefts, beside, openings, msgspec.Raw(rows))
-    return msgspec.msgpack.encode(words)
+    columns = packed_log.pack(records, [account_of(record) for record in records], [1] * len(records))
+    return written(usage_log.PACKED, columns, len(records), left_out, beside, *openings)
 
 
+def by_rows(records: list[Record], left_out: list[int], beside: list[tuple[int, str, str, str]], *openings: Opening) -> bytes:
+    """The same with the records one after the other."""
+    return written(usage_log.ROWS, packed_log.pack_rows(records), len(records), left_out, beside, *openings)
+
+
+def written(
+    form: int, body: bytes, count: int, left_out: list[int], beside: list[tuple[int, str, str, str]], *openings: Opening
+) -> bytes:
+    lefts = struct.pack(f">{count - len(left_out)}q", *[7] * (count - len(left_out)))
+    return msgspec.msgpack.encode((form, log.ACCEPTED_MS, left_out, lefts, beside, openings, msgspec.Raw(body)))
+
+
+FORMS = pytest.mark.parametrize("make", [packed, by_rows], ids=["columns", "rows"])
+Make = Callable[..., bytes]
 _RECORDS = st.builds(
     log.usage,
     st.sampled_from(["a", "event-1", "event-27", ""]),
@@ -52,49 +66,56 @@ _OTHERS = st.sampled_from(
 )
 
 
-@given(st.lists(st.one_of(_RECORDS, _OTHERS), min_size=1, max_size=20), st.data())
-def test_what_is_packed_comes_out_again_and_only_what_was_accepted(records: list[Record], data: st.DataObject) -> None:
+@FORMS
+@given(records=st.lists(st.one_of(_RECORDS, _OTHERS), min_size=1, max_size=20), data=st.data())
+def test_what_is_packed_comes_out_again_and_only_what_was_accepted(
+    make: Make, records: list[Record], data: st.DataObject
+) -> None:
     left_out = sorted(data.draw(st.sets(st.integers(0, len(records) - 1), max_size=len(records) - 1)))
-    entry = usage_log.decode_entry(packed(records, left_out, []))
+    entry = usage_log.decode_entry(make(records, left_out, []))
     kept = [record for place, record in enumerate(records) if place not in left_out]
     assert entry.applied == [Applied(record, "", "7", "0") for record in kept]
 
 
-@given(st.lists(_RECORDS, min_size=1, max_size=20))
-def test_the_rollup_does_the_same_with_columns_as_with_items(records: list[Record]) -> None:
+@FORMS
+@given(records=st.lists(_RECORDS, min_size=1, max_size=20))
+def test_the_rollup_does_the_same_as_with_items(make: Make, records: list[Record]) -> None:
     opening = Opening("1", "1", log.POOL, "", "9007199254740993")
-    data = packed(records, [0], [], opening) if len(records) > 1 else packed(records, [], [], opening)
+    data = make(records, [0], [], opening) if len(records) > 1 else make(records, [], [], opening)
     raw = RawEntry(0, 1, data)
     plain = RawEntry(0, 1, msgspec.msgpack.encode(usage_log.decode_entry(data)))
     assert decoding.table([raw]) is not None
     assert aggregate.effects([raw], NOW) == aggregate.effects([plain], NOW)
 
 
-def test_no_record_is_made_of_what_can_be_taken_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+@FORMS
+def test_no_record_is_made_of_what_can_be_taken_by_columns(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_arguments: object, **_options: object) -> None:
         pytest.fail("taken apart item by item")
 
     monkeypatch.setattr(decoding, "decode", decode)
-    assert aggregate.effects([RawEntry(0, 1, packed([log.usage("a", 5), log.usage("b", 6)], [0], []))], NOW).events == 1
+    assert aggregate.effects([RawEntry(0, 1, make([log.usage("a", 5), log.usage("b", 6)], [0], []))], NOW).events == 1
 
 
-def test_what_does_not_fit_numbers_stands_beside_in_text() -> None:
+@FORMS
+def test_what_does_not_fit_numbers_stands_beside_in_text(make: Make) -> None:
     large = str(4 * 10**18)
-    data = packed([log.usage("a", 5), log.usage("b", 5)], [], [(1, "3", large, "")])
+    data = make([log.usage("a", 5), log.usage("b", 5)], [], [(1, "3", large, "")])
     first, second = usage_log.decode_entry(data).applied
     assert (first.left, first.outcome, first.spare_left) == ("7", "", "0")
     assert (second.left, second.outcome, second.spare_left) == ("", "3", large)
-    lines = aggregate.effects([RawEntry(0, 1, data)], NOW).events_csv.decode().splitlines()
-    assert lines[1].endswith(f",0,{large}")
+    rows = copy_format.rows(aggregate.effects([RawEntry(0, 1, data)], NOW).event_rows, copy_rows.COLUMNS)
+    assert [(row["pool_left"], row["spare_left"]) for row in rows if row["position"] == 1] == [(0, int(large))]
 
 
+@FORMS
 @pytest.mark.parametrize(
     ("left_out", "beside"), [([5, 6], []), ([0, 1, 2, 3, 4, 5, 6], []), ([], [(9, "", "0", "1")]), ([], [(-1, "", "0", "1")])]
 )
 def test_parts_that_do_not_fit_together_are_no_entry_and_go_to_quarantine_whole(
-    left_out: list[int], beside: list[tuple[int, str, str, str]]
+    make: Make, left_out: list[int], beside: list[tuple[int, str, str, str]]
 ) -> None:
-    data = packed([log.usage("a", 5)], [], [])
+    data = make([log.usage("a", 5)], [], [])
     broken = msgspec.msgpack.decode(data)
     broken[2], broken[4] = left_out, beside
     if left_out:
@@ -107,8 +128,9 @@ def test_parts_that_do_not_fit_together_are_no_entry_and_go_to_quarantine_whole(
     assert (found.events, found.pools) == (0, [])
 
 
-def test_a_packed_record_that_cannot_be_stored_is_quarantined_alone_and_its_pool_is_charged() -> None:
-    found = aggregate.effects([RawEntry(0, 4, packed([log.usage("good", 2), log.usage("nul\0", 3)], [], []))], NOW)
+@FORMS
+def test_a_packed_record_that_cannot_be_stored_is_quarantined_alone_and_its_pool_is_charged(make: Make) -> None:
+    found = aggregate.effects([RawEntry(0, 4, make([log.usage("good", 2), log.usage("nul\0", 3)], [], []))], NOW)
     assert (found.events, found.pools[0][4]) == (1, 5)
     assert [(item.position, item.booked) for item in found.quarantined] == [(1, True)]
     assert msgspec.msgpack.decode(found.quarantined[0].payload)[0][5] == 3

@@ -73,3 +73,14 @@ def test_a_process_that_needs_the_stores_says_which_one_is_missing() -> None:
     settings.require_stores(Settings(postgres_url="postgresql://a/b", redis_url="redis://c"))
     with pytest.raises(SettingsError, match="TALLYBOOK_REDIS_URL is not set"):
         settings.require_stores(Settings(postgres_url="postgresql://a/b"))
+
+
+@pytest.mark.parametrize(("months", "days"), [("1", "35"), ("1", "28"), ("2", "60")])
+def test_single_events_are_kept_for_as_long_as_repeats_are_looked_for(months: str, days: str) -> None:
+    with pytest.raises(SettingsError, match=f"TALLYBOOK_RAW_EVENTS_MONTHS is {months}, less than the {days} days"):
+        settings.from_environment({"TALLYBOOK_RAW_EVENTS_MONTHS": months, "TALLYBOOK_RETENTION_DAYS": days})
+
+
+def test_months_that_reach_further_than_repeats_are_taken() -> None:
+    environment = {"TALLYBOOK_RAW_EVENTS_MONTHS": "2", "TALLYBOOK_RETENTION_DAYS": "35"}
+    assert settings.from_environment(environment).raw_events_months == 2

@@ -3,11 +3,12 @@
 Used by the caller's threads (`put`) and by one sender, which is a thread or a task.
 """
 
+import contextlib
 import gc
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
@@ -80,6 +81,7 @@ class Outbox:
         """Set by the sender: called when events were settled."""
         self._underway: dict[int, Callable[[], None]] = {}
         self._numbers = 0
+        self._flushes = 0
         self._open: dict[Reading, object] = {}
 
     @property
@@ -157,11 +159,27 @@ class Outbox:
         counted = self.counters
         return counted.accepted + counted.duplicates + counted.refused + counted.dropped
 
-    def flushed(self) -> Callable[[], bool]:
-        """Tells later whether everything is out that has been put in, or is being read, by now."""
+    @contextlib.contextmanager
+    def flush(self) -> Generator[Callable[[], bool]]:
+        """While somebody waits: tells whether everything is out that had been put in, or was being read, when that began."""
         target = self.settled() + self.pending
         reading = set(self._underway)
-        return lambda: not (reading & self._underway.keys()) and (self.pending == 0 or (not reading and self.settled() >= target))
+        with self._lock:
+            self._flushes += 1
+        try:
+            yield (
+                lambda: (
+                    not (reading & self._underway.keys()) and (self.pending == 0 or (not reading and self.settled() >= target))
+                )
+            )
+        finally:
+            with self._lock:
+                self._flushes -= 1
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether somebody waits until everything is out."""
+        return self._flushes > 0
 
     def watch(self, reading: Reading, source: object) -> None:
         """Remember a response that the caller has begun to read, and keep what it is read from, until it is finished.
@@ -264,6 +282,7 @@ class Outbox:
         self.counters = Counters()
         self._failed_in_a_row = 0
         self._underway = {}
+        self._flushes = 0
         self._open = {}
         self._forgotten = deque()
         self._lock = threading.RLock()

@@ -48,15 +48,15 @@ class AsyncMeter(Queue):
     async def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough."""
         await self._collect_forgotten()
-        out = self.outbox.flushed()
-        self._wake()
-        self._hurry.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while not out():
-                    self._moved.clear()
-                    await self._moved.wait()
-        return out()
+        with self.outbox.flush() as out:
+            self._wake()
+            self._hurry.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while not out():
+                        self._moved.clear()
+                        await self._moved.wait()
+            return out()
 
     async def _collect_forgotten(self) -> None:
         """An async stream consists of generators that the loop closes one after the other, each when the one around it is gone."""

@@ -42,12 +42,11 @@ class Meter(Queue):
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough."""
         self.outbox.collect_forgotten()
-        out = self.outbox.flushed()
-        self._hurry.set()
-        self._wake()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._progress:
-            return self._progress.wait_for(out, None if deadline is None else max(0.0, deadline - time.monotonic()))
+        with self.outbox.flush() as out:
+            self._hurry.set()
+            self._wake()
+            with self._progress:
+                return self._progress.wait_for(out, timeout_s)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Send what waits, for at most `timeout_s` (default: the setting `close_s`), and stop. Closing twice is fine."""

@@ -20,6 +20,9 @@ _NULL_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null')
 """Inside a JSON string the quotes would be escaped, so this is the field and nothing else."""
 
 _DONE: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_FAILED: Final = re.compile(rb'^(?:event: ?error\b|data: ?\{\s*"error"\s*:\s*[{"])', re.MULTILINE)
+"""An error in the middle is the last event. Text can't begin a line: line ends in it are escaped."""
+
 _DONE_BYTES: Final = 64
 """It is the last event, so only the end is searched."""
 
@@ -99,6 +102,11 @@ def with_name(data: bytes, name: bytes) -> Iterator[tuple[int, int]]:
         place = data.find(name, end)
 
 
+def tells_error(data: bytes) -> bool:
+    """Whether one of the events says that the stream has failed."""
+    return b"error" in data and _FAILED.search(data) is not None
+
+
 class SimpleShape:
     """An answer of which only whole bodies are read: embeddings, and what the other shapes begin with."""
 
@@ -144,6 +152,7 @@ class ChatShape(SimpleShape):
         if _DONE.search(plain, max(0, len(plain) - _DONE_BYTES)):
             self.is_over = True
             self.is_final = self._found is not None
+        self.is_over = self.is_over or tells_error(data)
         return plain if self._injected else data
 
     def _without_usage(self, data: bytes) -> bytes:
@@ -189,6 +198,7 @@ class ResponsesShape(SimpleShape):
                 if any(name in event[: self._HEAD_BYTES] for name in self._LAST):
                     self.body(parsed(event).get("response"))
                     self.is_over = True
+        self.is_over = self.is_over or tells_error(data)
         return data
 
     def _keep(self, data: bytes) -> None:
@@ -215,6 +225,7 @@ class MessagesShape(SimpleShape):
         """Counts are totals: they replace, and are never added."""
         for start, end in with_name(data, b"message_"):
             self._look_at(data[start:end], data[start : min(end, start + self._HEAD_BYTES)])
+        self.is_over = self.is_over or tells_error(data)
         return data
 
     def _look_at(self, event: bytes, head: bytes) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tallybook.core import partitions
 from tallybook.core.clock import Clock
 from tallybook.entrypoints.workers import pause
-from tallybook.rollup import actions, store
+from tallybook.rollup import actions, rules, store
 from tallybook.rollup.leases import Leases
 from tallybook.rollup.model import GapError, OffsetMovedError, PassResult, UnknownLogError
 from tallybook.storage import postgres, redis
@@ -15,13 +16,13 @@ from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
 
 _LOG = logging.getLogger(__name__)
-_GATHER_S = 0.1
-"""Between passes, so that each transaction carries many events; a pass that was cut short goes on at once."""
 _IDLE_S = 0.05
 _FAILED_S = 0.5
 _RENEW_S = 1.0
 _STOPPED_S = 10.0
 """How long a partition with a gap rests before it is looked at, and complained about, again."""
+_AWAY_S = 2.0
+"""How long partitions rest whose server is away while that of others is not."""
 _OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError)
 
 
@@ -97,10 +98,29 @@ async def _pass(rollup: Rollup, progress: _Progress, now_s: float) -> float:
     working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
     if not working:
         return _RENEW_S / 4
-    result = await actions.roll_up(rollup.database, rollup.redis, working, rollup.clock(), rollup.epoch(), rollup.also)
+    result = await _roll_up(rollup, progress, working, now_s)
     progress.level_at = now_s
     rollup.observe(result)
     return _pause(result)
+
+
+async def _roll_up(rollup: Rollup, progress: _Progress, working: Sequence[int], now_s: float) -> PassResult:
+    """A pass for each server that the till is on: one that is away, or another's, does not hold up the partitions of the others."""
+    total, problem = None, None
+    for _, places in await rollup.redis.by_server([partitions.prefix(partition) for partition in working]):
+        own = [working[place] for place in places]
+        try:
+            result = await actions.roll_up(rollup.database, rollup.redis, own, rollup.clock(), rollup.epoch(), rollup.also)
+        except (redis.RedisError, UnknownLogError) as error:
+            problem = error
+            if len(own) < len(working):
+                progress.resting_until |= dict.fromkeys(own, now_s + _AWAY_S)
+                _LOG.warning("rollup of partitions %s waits: %s: %s", own, type(error).__name__, error)
+        else:
+            total = result if total is None else total.with_more(result)
+    if total is None:
+        raise problem or AssertionError("a pass has partitions")
+    return total
 
 
 def _pause(result: PassResult) -> float:
@@ -108,7 +128,7 @@ def _pause(result: PassResult) -> float:
         _LOG.error("rollup: %d items of the log went to quarantine", result.quarantined)
     if result.more:
         return 0.0
-    return _GATHER_S if result.entries else _IDLE_S
+    return rules.gather_s(result.events) if result.entries else _IDLE_S
 
 
 async def _renew(rollup: Rollup, progress: _Progress) -> None:

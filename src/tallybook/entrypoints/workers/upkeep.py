@@ -1,4 +1,4 @@
-"""Small duties at the side: what is remembered only for a time is forgotten."""
+"""Small duties at the side: what is remembered only for a time is forgotten, and the coming month has its place."""
 
 import asyncio
 import logging
@@ -6,6 +6,8 @@ import logging
 from tallybook.alerts import actions as alerts
 from tallybook.entrypoints.workers import pause
 from tallybook.flows.services import Services
+from tallybook.rollup import actions as rollup
+from tallybook.rollup import retention
 from tallybook.storage import postgres, redis
 from tallybook.tenancy import actions as tenancy
 from tallybook.webhooks import actions as webhooks
@@ -15,12 +17,14 @@ _HOUR_S = 3600.0
 
 
 async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
-    """Once an hour: free old dedupe generations in the till and what the book keeps only for a time."""
+    """Once an hour: free old dedupe generations in the till and what the book keeps only for a time; make the coming month."""
     while not stop.is_set():
         try:
             await services.till.forget()
+            await rollup.make_months(services.database, [], services.clock())
             await forget_in_book(services, stop)
-        except (*postgres.TRANSIENT_ERRORS, redis.RedisError) as error:
+            await retention.drop_old(services.database, services.clock(), services.settings.raw_events_months)
+        except (*postgres.TRANSIENT_ERRORS, postgres.LockNotAvailableError, redis.RedisError) as error:
             _LOG.warning("upkeep waits: %s: %s", type(error).__name__, error)
         await pause.rest(stop, _HOUR_S)
 

@@ -30,14 +30,14 @@ async def look(services: Services) -> Sample | None:
     metrics.TILL_QUEUE_DEPTH.set(services.till.depth)
     try:
         await services.till.check()
-        memory, written = await services.till.memory(), await services.till.sequences()
+        memory, written = await services.till.memory(), await services.till.written()
     except (errors.Unavailable, redis.RedisError) as error:
         metrics.TILL_REFUSED.set(isinstance(error, errors.Unavailable) and error.code == "till_unknown")
         _LOG.warning("the till can't be looked at: %s", error)
         return None
     sample = Sample(asyncio.get_running_loop().time(), memory.used, memory.most, written, services.till.booked)
     services.pressure.observe(sample, services.settings.rollup_lag_s_max)
-    metrics.TILL_REFUSED.set(0)
+    metrics.TILL_REFUSED.set(services.till.is_refused)
     metrics.TILL_MEMORY.labels("used").set(memory.used)
     metrics.TILL_MEMORY.labels("limit").set(memory.most)
     metrics.USAGE_TURNED_AWAY.set(services.pressure.refuse is not None)

@@ -330,6 +330,8 @@ CREATE TABLE usage_events (
     customer_id         bigint NOT NULL,
     feature_id          integer NOT NULL,
     digest              bytea NOT NULL,         -- 16 bytes of the identity (tenant, customer, event id)
+    identity            bigint NOT NULL,        -- days since 2020 when it was accepted, then the first 6 bytes of the digest: what is
+                                                -- looked up by digest; new events go to the end of its index, however many there are
     event_id            text,                   -- as the caller sent it
     kind                smallint NOT NULL,      -- core.usage_log.Kind
     occurred_at         timestamptz NOT NULL,   -- the event's own timestamp: the caller's word
@@ -371,7 +373,7 @@ CREATE TABLE usage_events (
     spare_left          bigint NOT NULL DEFAULT 0   -- … and in the spare pool: a repeat is told the same
 ) PARTITION BY RANGE (accepted_at);
 CREATE INDEX usage_events_by_customer ON usage_events (customer_id, occurred_at);
-CREATE INDEX usage_events_by_identity ON usage_events USING hash (digest);
+CREATE INDEX usage_events_by_identity ON usage_events (identity);
 CREATE INDEX usage_events_voids ON usage_events (customer_id, voids) WHERE voids IS NOT NULL;
 CREATE INDEX usage_events_late ON usage_events (customer_id, period_start) WHERE belongs_to IS NOT NULL;
 CREATE INDEX usage_events_by_time ON usage_events USING brin (occurred_at);  -- for reports over all customers; next to free to keep

@@ -1,0 +1,191 @@
+"""Months of raw events that are old enough go; what was computed from them stays, and who needs them is told since when they exist."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import datetime, timedelta
+
+import pytest
+
+from tallybook.core import clock, errors
+from tallybook.entrypoints.workers import upkeep
+from tallybook.flows import reconcile, rerate
+from tallybook.flows.reconcile import Report
+from tallybook.rollup import actions as rollup
+from tallybook.rollup import retention
+from tallybook.storage import postgres
+from tallybook.storage.redis import Redis
+from tests.support import billing, waiting
+from tests.support.billing import Json, World, at
+
+KEPT = 2
+DROPPED_SUM = "months whose events were dropped = months whose sums were kept"
+
+
+@pytest.fixture
+async def world(database: postgres.Pool, redis_client: Redis) -> AsyncGenerator[World]:
+    await billing.forget_everything(database, redis_client)
+    await database.execute("TRUNCATE dropped_months, raw_usage_starts, dropped_hourly, dropped_moves")
+    async with billing.world(database, redis_client) as made:
+        await made.stand_at("2026-01-31T10:00:00")
+        await made.metered()
+        yield made
+
+
+def later(months: int = KEPT + 1) -> datetime:
+    """A moment so many months after this one: events arrive by the till's clock, which nobody sets."""
+    now = clock.real_clock()
+    year, month = divmod(now.year * 12 + now.month - 1 + months, 12)
+    return now.replace(year=year, month=month + 1, day=1)
+
+
+async def drop(world: World, months: int = KEPT + 1) -> int:
+    """What the worker does once an hour, so many months from now. Returns how many events went."""
+    dropped = await retention.drop_old(world.services.database, later(months), KEPT)
+    return sum(one.events for one in dropped)
+
+
+async def look(world: World) -> Report:
+    await world.caught_up()
+    return await reconcile.reconcile(world.services.database, world.services.redis, world.services.settings.partitions)
+
+
+async def used_and_billed(world: World) -> Json:
+    """A subscription with usage in a period that is closed and in the one that runs."""
+    subscription = await world.subscribe("pro")
+    for value in (3, 4.5):
+        await world.use(subscription["customer"], "api_calls", value, properties={"team": "red"})
+    await world.advance_to("2026-03-01T00:00:00")
+    await world.caught_up()
+    return subscription
+
+
+async def usage_report(world: World, **params: str) -> Json:
+    window = {"from": "2026-01-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}
+    return await world.ask("GET", "/reports/usage", params=window | params)
+
+
+async def raw_events(world: World) -> int:
+    return await world.services.database.fetchval("SELECT count(*) FROM usage_events")
+
+
+async def test_sums_reports_and_invoices_stay_when_their_events_go(world: World) -> None:
+    subscription = await used_and_billed(world)
+    before, invoices = await usage_report(world, groupBy="customerId"), await world.invoices(subscription)
+    assert await raw_events(world) > 0
+    assert await drop(world) > 0
+    assert await raw_events(world) == 0
+    report = await look(world)
+    assert report.is_clean
+    assert {one.what: one.left for one in report.sums}["usage events = hourly totals: events"] == 2
+    assert DROPPED_SUM in {one.what for one in report.sums}
+    assert await usage_report(world, groupBy="customerId") == before
+    assert await world.invoices(subscription) == invoices
+
+
+async def test_a_spoilt_sum_is_found_after_its_events_have_gone(world: World) -> None:
+    await used_and_billed(world)
+    await drop(world)
+    await world.services.database.execute("UPDATE usage_hourly SET quantity_nano = quantity_nano + 1")
+    assert {one.what for one in (await look(world)).sums if not one.is_equal} == {"usage events = hourly totals: quantity"}
+    await world.services.database.execute("UPDATE usage_hourly SET quantity_nano = quantity_nano - 1")
+    await world.services.database.execute("UPDATE pool_ledger SET amount = amount - 1 WHERE kind = 'charge'")
+    assert not (await look(world)).is_clean
+
+
+async def test_what_needs_single_events_says_since_when_there_are_any(world: World) -> None:
+    subscription = await used_and_billed(world)
+    event = await world.use(subscription["customer"], "api_calls", 1)
+    await world.advance_to("2026-04-01T00:00:00")
+    await world.caught_up()
+    await drop(world)
+    window = {"from": "2026-01-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}
+    by_team = window | {"groupBy": "property:team"}
+    assert await world.refused("GET", "/reports/usage", params=by_team) == (400, "raw_events_dropped")
+    assert await world.refused("GET", "/usage/events", params=window) == (400, "raw_events_dropped")
+    since = await world.services.database.fetchval("SELECT max(starts_at) FROM raw_usage_starts")
+    assert since == at("2026-03-01T01:00:00")
+    assert (await world.ask("GET", "/usage/events", params={"from": clock.iso(since)}))["data"] == []
+    from_then_on = by_team | {"from": clock.iso(since), "to": clock.iso(since + timedelta(days=30))}
+    assert (await world.ask("GET", "/reports/usage", params=from_then_on))["data"] == []
+    surveyed = rerate.survey(world.services, rerate.Window(at("2026-01-01"), at("2026-12-01")))
+    with pytest.raises(errors.ValidationError, match="were dropped"):
+        await anext(surveyed)
+    answer = await world.api.send("POST", f"/api/v1/usage/events/{event['id']}/void", {"reason": "late"})
+    assert (answer.status, answer.code) == (404, "usage_event_not_found")
+    assert "were dropped" in answer.body["error"]["message"]
+
+
+async def test_a_month_stays_while_a_period_is_open_that_pays_for_something_in_it(world: World) -> None:
+    subscription = await used_and_billed(world)
+    await world.use(subscription["customer"], "api_calls", 1)
+    await world.caught_up()
+    assert await drop(world) == 0
+    assert await raw_events(world) > 0
+    await world.advance_to("2026-04-01T00:00:00")
+    await world.caught_up()
+    assert await drop(world) > 0
+    assert (await look(world)).is_clean
+
+
+async def test_months_within_the_setting_stay_and_0_keeps_all(world: World) -> None:
+    await used_and_billed(world)
+    database, before = world.services.database, await raw_events(world)
+    assert await retention.drop_old(database, later(KEPT), KEPT) == []
+    assert await retention.drop_old(database, later(100), 0) == []
+    await upkeep.forget_in_book(world.services, asyncio.Event())
+    assert await raw_events(world) == before
+
+
+async def test_events_that_arrive_for_a_dropped_month_are_added_to_its_sums_later(world: World) -> None:
+    subscription = await used_and_billed(world)
+    first = await drop(world)
+    await rollup.make_months(world.services.database, [], clock.real_clock())
+    await world.use(subscription["customer"], "api_calls", 2)
+    await world.advance_to("2026-04-01T00:00:00")
+    await world.caught_up()
+    assert (await look(world)).is_clean
+    assert await drop(world) > 0
+    assert (await look(world)).is_clean
+    rows = await world.services.database.fetch(
+        "SELECT sum(events) AS events, count(*) AS months FROM dropped_months WHERE events > 0"
+    )
+    assert [(row["events"] > first, row["months"]) for row in rows] == [(True, 1)]
+
+
+async def test_several_workers_drop_a_month_once(world: World) -> None:
+    await used_and_billed(world)
+    before = await raw_events(world)
+    assert sum(await asyncio.gather(*(drop(world) for _ in range(4)))) == before
+    assert (await look(world)).is_clean
+
+
+async def test_a_reader_is_waited_for_and_loses_nothing(world: World) -> None:
+    await used_and_billed(world)
+    database, before = world.services.database, await raw_events(world)
+    async with database.acquire() as reader, reader.transaction():
+        assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
+        dropping = asyncio.create_task(drop(world))
+
+        async def is_waiting() -> bool:
+            return await database.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted)"
+            )
+
+        await waiting.until(is_waiting)
+        assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
+    assert await dropping == before
+
+
+async def test_the_coming_month_is_made_by_upkeep_before_it_comes(world: World) -> None:
+    database = world.services.database
+    world.clock.shows = later(5)
+    stop = asyncio.Event()
+    working = asyncio.create_task(upkeep.keep_tidy(world.services, stop))
+
+    async def is_made() -> bool:
+        name = f"usage_events_{later(6):%Y_%m}"
+        return await database.fetchval("SELECT to_regclass($1) IS NOT NULL", name)
+
+    await waiting.until(is_made)
+    stop.set()
+    await working
