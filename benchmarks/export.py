@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from tallybook.core.tenant import Tenant
 
 FORMS = ("parquet", "csv")
 _KIB = 1024
+_EXPORT_S_MAX = 1800.0
 _COMMAND = (sys.executable, "-m", "tallybook.cli", "report", "events")
 
 
@@ -50,14 +52,15 @@ class ExportRun(msgspec.Struct, frozen=True):
         return max(self.files[form].peak_rss_mb / self.files[f"{form}_tenth"].peak_rss_mb for form in FORMS)
 
 
-async def measure(installation: Installation, events: int, folder: Path) -> ExportRun:
+async def measure(installation: Installation, events: int, folder: Path, say: made_up.Say) -> ExportRun:
     """Fill the book and export it. Leaves the events there: nothing reconciles afterwards."""
-    book = await made_up.fill(installation.services.database, installation.account.tenant, events, only_events=True)
+    book = await made_up.fill(installation.services.database, installation.account.tenant, events, say, only_events=True)
     variables = settings.to_environment(installation.running.settings)
     files: dict[str, Exported] = {}
     for form in FORMS:
         for name, ends_at in ((f"{form}_tenth", book.starts_at + timedelta(days=made_up.DAYS // 10)), (form, book.ends_at)):
             span = (book.starts_at, ends_at)
+            say(f"exporting {name}")
             files[name] = await asyncio.to_thread(_export, folder / f"{name}.{form}", book.tenant, span, variables)
     return ExportRun(events, files, all(files[form].rows == events for form in FORMS))
 
@@ -68,7 +71,12 @@ def _export(path: Path, tenant: Tenant, span: tuple[datetime, datetime], variabl
     words = [*_COMMAND, *whose, "--from", starts_at, "--to", ends_at, "--output", str(path)]
     started = time.perf_counter()
     child = subprocess.Popen(words, env={**os.environ, **variables}, stderr=subprocess.DEVNULL)  # noqa: S603 - our own command
-    _, status, used = os.wait4(child.pid, 0)
+    watch = threading.Timer(_EXPORT_S_MAX, child.kill)
+    watch.start()
+    try:
+        _, status, used = os.wait4(child.pid, 0)
+    finally:
+        watch.cancel()
     seconds = time.perf_counter() - started
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

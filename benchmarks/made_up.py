@@ -3,7 +3,7 @@
 Customers send what the power law of the traffic says, of five models, spread over a month; hourly totals are summed from the events.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -14,6 +14,7 @@ from tallybook.core.tenant import Tenant
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection, Pool
 
+Say = Callable[[str], None]
 DAYS = 30
 _FILL_S_MAX = 7200.0
 _EVENTS = """
@@ -66,7 +67,7 @@ class Book:
         return self.starts_at + timedelta(days=DAYS)
 
 
-async def fill(database: Pool, tenant: Tenant, events: int, *, alike: bool = False, only_events: bool = False) -> Book:
+async def fill(database: Pool, tenant: Tenant, events: int, say: Say, *, alike: bool = False, only_events: bool = False) -> Book:
     """Write so many events of a tenant's customers (`alike`: each sends as many), and their hourly totals, in place of all others.
 
     `only_events`: no hourly totals, and no indexes but that of times. Nothing reconciles afterwards: there are no pools and no log behind
@@ -80,8 +81,9 @@ async def fill(database: Pool, tenant: Tenant, events: int, *, alike: bool = Fal
             await connection.execute(_DROP_INDEXES)
         customers = [row["id"] for row in await connection.fetch(_CUSTOMERS, tenant.id)]
         weights = [1 / len(customers)] * len(customers) if alike else power_law(len(customers))
-        await _write_events(connection, tenant, customers, weights, (starts_at, now), events)
+        await _write_events(connection, tenant, customers, weights, (starts_at, now), events, say)
         if not only_events:
+            say("summing hourly totals")
             await connection.execute(_HOURS, tenant.id, timeout=_FILL_S_MAX)
     for table in ("usage_hourly", "usage_events"):
         await database.execute(f"VACUUM ANALYZE {table}", timeout=_FILL_S_MAX)
@@ -96,6 +98,7 @@ async def _write_events(
     weights: Sequence[float],
     times: tuple[datetime, datetime],
     events: int,
+    say: Say,
 ) -> None:
     found = await connection.fetch(_PRICES, list(MODELS))
     models, prices = [row["model_id"] for row in found], [row["id"] for row in found]
@@ -106,3 +109,4 @@ async def _write_events(
         last = min(first + _PART - 1, events)
         filling = (tenant.id, customers, steps, feature, starts_at, DAYS, now, prices, models, first, last)
         await connection.execute(_EVENTS, *filling, timeout=_FILL_S_MAX)
+        say(f"{last:,} of {events:,} events written")

@@ -54,15 +54,16 @@ class ReportRun(msgspec.Struct, frozen=True):
         return all(report.agrees for report in self.reports.values())
 
 
-async def measure(installation: Installation, events: int) -> ReportRun:
+async def measure(installation: Installation, events: int, say: made_up.Say) -> ReportRun:
     """Fill the book and ask. Leaves the events there: nothing reconciles afterwards."""
     database, tenant = installation.services.database, installation.account.tenant
-    book = await made_up.fill(database, tenant, events)
+    book = await made_up.fill(database, tenant, events, say)
     found: dict[str, Timed] = {}
     async with database.acquire() as connection:
         for name, question in _questions(book).items():
+            say(f"{name}, and the same from the raw events")
             found[name] = await _timed(connection, question)
-    alike = await made_up.fill(database, tenant, events // _ALIKE_SHARE, alike=True)
+    alike = await made_up.fill(database, tenant, events // _ALIKE_SHARE, say, alike=True)
     async with database.acquire() as connection:
         found["all_by_model_alike"] = await _timed(connection, _questions(alike)["all_by_model"])
     return ReportRun(events, book.hours, alike.hours, found)

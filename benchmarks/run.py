@@ -194,7 +194,7 @@ async def _close(found: Found, installation: Installation, plan: Plan, folder: P
 
 async def _report(found: Found, installation: Installation, plan: Plan, _folder: Path) -> None:
     tell(f"reports: writing {plan.report_events} events")
-    measured = await reports.measure(installation, plan.report_events)
+    measured = await reports.measure(installation, plan.report_events, tell)
     found.workloads["reports"] = {"run": measured}
     if not measured.agrees:
         found.void.append("the reports from hourly totals differ from what the raw events say")
@@ -202,7 +202,7 @@ async def _report(found: Found, installation: Installation, plan: Plan, _folder:
 
 async def _export(found: Found, installation: Installation, plan: Plan, folder: Path) -> None:
     tell(f"export: writing {plan.export_events} events")
-    written = await export.measure(installation, plan.export_events, folder)
+    written = await export.measure(installation, plan.export_events, folder, tell)
     found.workloads["export"] = {"run": written}
     if not written.complete:
         found.void.append("an exported file does not have all events")

@@ -45,7 +45,9 @@ class ScriptRun(StoreRun):
 
 
 class _Recorder:
-    """A Redis client that remembers what it was asked."""
+    """A client of one Redis that remembers what it was asked."""
+
+    is_cluster = False
 
     def __init__(self, client: Redis) -> None:
         self._client = client

@@ -24,7 +24,7 @@ from tallybook.embedded.child import Child, Program
 
 CONNECTIONS: Mapping[str, int] = {"W1": 64, "W2": 32, "W3": 64, "W4": 32, "single": 64}
 _ROOT = Path(__file__).parent.parent
-_HOLD_S, _GO_S, _LOOK_S = 1.0, 0.6, 0.1
+_HOLD_S, _GO_S, _LOOK_S = 1.5, 1.0, 0.1
 """The load pauses when the book is this far behind and goes on when it has caught up to that; looked at this often."""
 _WARM_S = 1.0
 
@@ -90,7 +90,7 @@ async def acknowledge(load: Loaded, seconds: float) -> Phase:
 
 
 async def end_to_end(load: Loaded, seconds: float) -> Phase:
-    """Load with the rollup running, held back while the book is a second behind; the clock runs until the book has everything."""
+    """Load with the rollup running, held back while the book is a second and a half behind; the clock runs until it is level."""
     installation = load.installation
     before, started = installation.usage(), time.time()
     running = asyncio.create_task(load.run(seconds))

@@ -23,7 +23,7 @@ class Settings:
     postgres_url: str = ""
     """`postgresql://…`, the book."""
     redis_url: str = ""
-    """`redis://…`, `rediss://…` or `unix://…`, the till."""
+    """`redis://…`, `rediss://…` or `unix://…`, the till; on a Redis Cluster `redis+cluster://host:port,host:port` or `rediss+cluster://…`."""
     redis_config_vouched: bool = False
     """Take usage although Redis forbids CONFIG GET: the operator vouches for appendfsync always and the rest."""
     host: str = "127.0.0.1"

@@ -69,6 +69,9 @@ async def story(world: World) -> None:
             await world.caught_up()
     await world.ask("POST", f"/subscriptions/{pro['id']}/cancel", {"reason": "Too expensive"})
     await world.ask("POST", f"/subscriptions/{pro['id']}/uncancel")
+    await world.ask("PATCH", f"/customers/{pro['customer']}", {"fullName": "Grace Hopper", "metadata": {"tier": "gold"}})
+    await world.plan("later", 9900, price_trialDays=3)
+    await world.subscribe("later")
     await world.ask("POST", f"/subscriptions/{pro['id']}/cancel", {"reason": "Too expensive"})
     await world.advance_to("2026-03-01T10:00:00")
 
@@ -81,6 +84,8 @@ async def test_every_delivery_is_taken_by_the_official_client_and_is_in_the_cont
         assert len(there.events) == len(there.requests)
     assert set(there.topics) == {
         *("subscription.created", "subscription.activated", "subscription.updated", "subscription.canceled", "invoice.created"),
+        *("subscription.cancellation_scheduled", "subscription.cancellation_revoked", "trial.started", "trial.expired"),
+        *("customer.created", "customer.updated"),
         *("balance.low", "balance.depleted", "credits.low", "credits.depleted", "quota.threshold_reached", "quota.exceeded"),
     }
     found: list[str] = []

@@ -55,7 +55,7 @@ def _digest(table: str, has_tenant: bool) -> str:  # noqa: FBT001 - read from a 
 async def _till(service: Service) -> str:
     client = redis.connect(service.redis_url)
     try:
-        keys: list[bytes] = sorted(await client.execute_command("KEYS", "{p*}:c:*"))
+        keys: list[bytes] = sorted(await client.execute_command("KEYS", "{p*}:c"))
         states = await client.pipeline(*[("HGETALL", key) for key in keys], atomic=False)
     finally:
         await client.close()

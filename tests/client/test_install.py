@@ -71,5 +71,9 @@ def test_the_client_alone_needs_httpx_and_nothing_of_the_service(source: Path, t
         "-c",
         "from tallybook.client import AsyncTallybook, Tallybook, tracked; Tallybook('ck_x', url='http://127.0.0.1:9').close(0)",
     )
+    told = subprocess.run([tmp_path / "venv/bin/tallybook", "dev"], check=False, capture_output=True, text=True)  # noqa: S603 - own command
+    assert told.returncode == 2
+    assert "'tallybook[server,embedded]'" in told.stderr
+    assert "Traceback" not in told.stderr
     for name in OF_THE_SERVICE:
         run(python, "-c", f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is not None)")

@@ -45,10 +45,6 @@ class Installation:
     def redis(self) -> Redis:
         return self.services.redis
 
-    def key(self, customer_id: int, tenant_id: int) -> str:
-        """The till's hash of a customer."""
-        return f"{partitions.prefix(partitions.of(tenant_id, customer_id, api.PARTITIONS))}:c:{customer_id}"
-
     async def look(self) -> reconcile.Report:
         """What `tallybook reconcile` finds."""
         window_s = self.services.till.hot_window_s

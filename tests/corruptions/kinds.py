@@ -4,16 +4,18 @@ Those of the book are one statement about one row; those of the till and its log
 """
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from tallybook.charge import identities
+from tallybook.charge import identities, states
+from tallybook.charge.states import Pool, State
 from tallybook.core import partitions, usage_log
 from tallybook.core.usage_log import Applied
 from tallybook.rollup import log_reader
+from tallybook.storage import redis
 from tests.corruptions.installation import Installation
 from tests.support import api
 
@@ -455,58 +457,84 @@ def _in_till(name: str, inject: Callable[[Installation, random.Random], Awaitabl
     return Corruption(name, spoil)
 
 
-async def _a_pool(made: Installation, dice: random.Random) -> tuple[str, str, Sequence[str]]:
-    """Key and field of a pool of the till, and what a report calls it."""
-    pools: list[tuple[str, str, Sequence[str]]] = []
-    for key in await made.redis.execute_command("KEYS", "{p*}:c:*"):
-        fields = [name.decode() for name in await made.redis.execute_command("HKEYS", key)]
-        customer_id = key.decode().split(":")[2]
-        pools += [(key.decode(), name, [f"customer {customer_id} pool {name}"]) for name in fields if f"{name}.o" in fields]
-    return dice.choice(sorted(pools))
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A pool of the till, and the whole state of its customer."""
+
+    partition: int
+    customer_id: int
+    pool: str
+    state: State
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What a report calls it."""
+        return [f"customer {self.customer_id} pool {self.pool}"]
+
+    async def write(self, made: Installation, pools: Mapping[str, Pool | None], later: int = 0) -> None:
+        """Spoil the state: pools as given, None takes one away; another version of terms."""
+        changed = {name: pool for name, pool in {**self.state.pools, **pools}.items() if pool is not None}
+        text = states.write(State(self.state.version + later, changed, self.state.frozen))
+        await made.redis.execute_command("HSET", states.key(self.partition), states.customer_field(self.customer_id), text)
+
+
+async def _a_pool(made: Installation, dice: random.Random) -> _Held:
+    """One that terms have opened."""
+    found: list[_Held] = []
+    for partition in range(api.PARTITIONS):
+        for name, text in redis.pairs(await made.redis.execute_command("HGETALL", states.key(partition))).items():
+            if states.is_customer(name):
+                state = states.read(text)
+                found += [
+                    _Held(partition, int(name), pool, state) for pool, one in state.pools.items() if one.opening is not None
+                ]
+    return dice.choice(sorted(found, key=lambda one: (one.partition, one.customer_id, one.pool)))
 
 
 async def _pool_is_off(made: Installation, dice: random.Random) -> Sequence[str]:
-    key, field, names = await _a_pool(made, dice)
-    await made.redis.execute_command("HINCRBY", key, field, dice.choice((1, -1)))
-    return names
+    held = await _a_pool(made, dice)
+    pool = held.state.pools[held.pool]
+    await held.write(made, {held.pool: Pool(pool.opening, pool.left + dice.choice((1, -1)))})
+    return held.names
 
 
 async def _opening_is_off(made: Installation, dice: random.Random) -> Sequence[str]:
-    key, field, names = await _a_pool(made, dice)
-    await made.redis.execute_command("HINCRBY", key, f"{field}.o", dice.choice((1, -1)))
-    return names
+    held = await _a_pool(made, dice)
+    pool = held.state.pools[held.pool]
+    await held.write(made, {held.pool: Pool((pool.opening or 0) + dice.choice((1, -1)), pool.left)})
+    return held.names
 
 
 async def _opening_is_gone(made: Installation, dice: random.Random) -> Sequence[str]:
     while True:
-        key, field, names = await _a_pool(made, dice)
-        if field != "credits":
-            await made.redis.execute_command("HDEL", key, f"{field}.o")
-            return names
+        held = await _a_pool(made, dice)
+        if held.pool != "credits":
+            await held.write(made, {held.pool: Pool(None, held.state.pools[held.pool].left)})
+            return held.names
 
 
 async def _pool_is_gone(made: Installation, dice: random.Random) -> Sequence[str]:
-    key, field, names = await _a_pool(made, dice)
-    await made.redis.execute_command("HDEL", key, field, f"{field}.o")
-    return names
+    held = await _a_pool(made, dice)
+    await held.write(made, {held.pool: None})
+    return held.names
 
 
 async def _customer_is_gone(made: Installation, dice: random.Random) -> Sequence[str]:
-    key, _field, names = await _a_pool(made, dice)
-    await made.redis.execute_command("DEL", key)
-    return names
+    held = await _a_pool(made, dice)
+    await made.redis.execute_command("HDEL", states.key(held.partition), states.customer_field(held.customer_id))
+    return held.names
 
 
 async def _pool_nobody_knows(made: Installation, dice: random.Random) -> Sequence[str]:
-    key, _field, _names = await _a_pool(made, dice)
-    await made.redis.execute_command("HSET", key, "99.b.1", "0", "99.b.1.o", "0")
-    return [f"customer {key.split(':')[2]} pool 99.b.1"]
+    held = await _a_pool(made, dice)
+    await held.write(made, {"99.b.1": Pool(0, 0)})
+    return [f"customer {held.customer_id} pool 99.b.1"]
 
 
 async def _terms_are_other(made: Installation, dice: random.Random) -> Sequence[str]:
-    key, _field, _names = await _a_pool(made, dice)
-    await made.redis.execute_command("HINCRBY", key, "v", dice.choice((1, -1)))
-    return [f"customer {key.split(':')[2]} pool terms"]
+    held = await _a_pool(made, dice)
+    await held.write(made, {}, later=dice.choice((1, -1)))
+    return [f"customer {held.customer_id} pool terms"]
 
 
 async def _an_identity(made: Installation, dice: random.Random) -> tuple[bytes, bytes, str]:

@@ -23,6 +23,8 @@ WIDTHS = (400, 1600)
 ENTER, TAB = ("Enter", 13, "\r"), ("Tab", 9)
 
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+CLIPPED = """[...document.querySelectorAll('.wide')].filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth)
+  .map((one) => `${one.querySelector('table').id}: ${one.scrollWidth} in ${one.clientWidth}`)"""
 PAINTED = """[...document.querySelectorAll('.plot canvas')].map((canvas) => {
   const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
   return new Set(new Uint32Array(pixels.buffer)).size;
@@ -176,6 +178,14 @@ async def test_nothing_is_wider_than_the_window_or_hard_to_read(desk: Desk, widt
         await desk.tab.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert await desk.tab.run(TOO_WIDE) == 0
         assert await desk.tab.run(POOR_CONTRAST) == []
+
+
+async def test_a_wide_window_shows_every_column(desk: Desk) -> None:
+    """Mutant: a plan's name may not be broken."""
+    await desk.look(1600)
+    plans = "document.querySelectorAll('#invoices-table td:nth-child(3), #low-table td:nth-child(4)')"
+    await desk.tab.run(f"{plans}.forEach((cell) => {{ cell.textContent = 'Enterprise with credits, priority support and seats' }})")
+    assert await desk.tab.run(CLIPPED) == []
 
 
 async def test_the_figures_are_the_apis_and_the_charts_are_drawn_from_them(desk: Desk) -> None:

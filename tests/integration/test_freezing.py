@@ -19,7 +19,7 @@ from tallybook.flows.services import Services
 from tallybook.rollup import freezes
 from tallybook.storage import locks, postgres
 from tallybook.storage.redis import Redis
-from tests.support import api, billing
+from tests.support import api, billing, tills
 from tests.support.billing import World
 
 
@@ -43,10 +43,10 @@ async def a_customer(world: World) -> tuple[str, int]:
 
 async def shift(world: World, customer_id: int, by: int) -> str:
     """Change what the till says is left in the customer's pool. Returns the pool's name."""
-    key = f"{partitions.prefix(partitions.of(world.tenant.id, customer_id, api.PARTITIONS))}:c:{customer_id}"
-    fields: list[bytes] = await world.services.redis.execute_command("HKEYS", key)
-    [name] = [field.decode() for field in fields if b".f" in field and not field.endswith(b".o")]
-    await world.services.redis.execute_command("HINCRBY", key, name, by)
+    partition = partitions.of(world.tenant.id, customer_id, api.PARTITIONS)
+    view = await world.services.till.read(world.tenant.id, customer_id)
+    [name] = [name for name in view.pools if ".f" in name]
+    await tills.shift_pool(world.services.redis, partition, customer_id, name, by)
     return name
 
 

@@ -32,7 +32,8 @@ async def test_a_cancellation_at_period_end_bills_the_last_overage_and_no_furthe
     ]
     shown = await world.ask("GET", f"/subscriptions/{subscription['id']}")
     assert (shown["status"], shown["currentPeriod"], shown["cancelAtPeriodEnd"]) == ("canceled", None, False)
-    assert (await world.topics("subscription"))[2:] == ["subscription.updated", "subscription.canceled"]
+    told = (await world.topics("subscription"))[2:]
+    assert told == ["subscription.updated", "subscription.cancellation_scheduled", "subscription.canceled"]
     gone = await world.use(subscription["customer"], "api_calls", 1, status=404)
     assert gone["error"]["code"] == "no_active_subscription"
     assert (await world.periods(subscription))[-1][2] == "closed"

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from tallybook.charge import states
+from tallybook.charge.states import State
 from tallybook.charge.till import Outcome, Till
 from tallybook.cli import reconcile as command
 from tallybook.core.usage_log import Kind
@@ -175,8 +177,7 @@ async def test_a_book_that_was_changed_by_hand_is_found_out(book: Book, till: Ti
 async def test_a_till_that_was_changed_by_hand_is_found_out_and_its_customer_frozen(book: Book, till: Till) -> None:
     await some_traffic(till)
     await book.roll_up()
-    key = f"{{p{tills.partition_of(3):02d}}}:c:3"
-    await book.redis.execute_command("HINCRBY", key, "credits", 1)
+    await tills.shift_pool(book.redis, tills.partition_of(3), 3, "credits", 1)
     report = await reconcile.reconcile(book.database, book.redis, books.PARTITIONS, till.freeze)
     assert [(one.customer_id, one.pool, one.left, one.right) for one in report.differences] == [(3, "credits", 21, 20)]
     assert list(report.frozen) == [3]
@@ -184,11 +185,15 @@ async def test_a_till_that_was_changed_by_hand_is_found_out_and_its_customer_fro
     assert [receipt.outcome for receipt in receipts] == [Outcome.FROZEN, Outcome.ACCEPTED]
 
 
+def _without_pool(state: State) -> State:
+    return State(state.version, {name: pool for name, pool in state.pools.items() if name != log.POOL})
+
+
 async def test_a_pool_that_only_one_side_knows_is_found_in_both_directions(book: Book, till: Till) -> None:
     await some_traffic(till)
     await book.roll_up()
-    await book.redis.execute_command("HDEL", f"{{p{tills.partition_of(4):02d}}}:c:4", log.POOL, f"{log.POOL}.o")
-    await book.redis.execute_command("HSET", "{p01}:c:77", "9.b.1", "5", "9.b.1.o", "5")
+    await tills.change_state(book.redis, tills.partition_of(4), 4, _without_pool)
+    await tills.change_state(book.redis, 1, 77, lambda _state: State(0, {"9.b.1": states.Pool(5, 5)}))
     report = await look(book)
     assert [(one.customer_id, one.pool, one.left, one.right) for one in report.differences] == [
         (4, log.POOL, None, 0),

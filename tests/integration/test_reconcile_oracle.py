@@ -90,7 +90,7 @@ async def test_a_book_that_is_behind_its_log_is_not_judged_clean(book: Book, sen
 
 
 async def test_a_till_that_drifted_is_found(book: Book, sent: dict[Identity, Sent]) -> None:
-    await book.redis.execute_command("HINCRBY", f"{{p{tills.partition_of(1):02d}}}:c:1", log.POOL, -1)
+    await tills.shift_pool(book.redis, tills.partition_of(1), 1, log.POOL, -1)
     report = await judge(book, sent)
     assert report.drift > 0
     assert not report.is_clean

@@ -4,7 +4,9 @@ Each test says which change of the code it fails for.
 """
 
 import asyncio
+import dataclasses
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
@@ -80,8 +82,13 @@ async def kill(cluster: ClusterServers, server: Redis) -> None:
 
 async def start(cluster: ClusterServers, server: Redis) -> None:
     """Start a master again and wait until it takes commands; it waits a while before it trusts itself."""
+    cluster.nodes[node_of(cluster, server)].start()
+    await until_ok(cluster, server)
+
+
+async def until_ok(cluster: ClusterServers, server: Redis) -> None:
+    """Wait until a master takes commands."""
     node = cluster.nodes[node_of(cluster, server)]
-    node.start()
 
     async def is_ok() -> bool:
         client = redis.connect(node.url)
@@ -169,12 +176,46 @@ async def test_a_dead_master_costs_its_own_partitions_and_loses_nothing(
     assert await services.till.written() == [1 if partition in dead else 4 for partition in EVERY]
     await services.till.check()
     assert await watch.look(services) is not None
+    await check_that_a_process_can_start(services, cluster.url)
     await start(cluster, server)
     assert [one.left for one in await charge_all(services.till, "before")] == [one.left for one in before]
     again = await charge_all(services.till, "away 0")
     assert [one.outcome for one in again] == [Outcome.ACCEPTED if partition in dead else Outcome.DUPLICATE for partition in EVERY]
     await lost_tills.roll_up(services)
     assert (await lost_tills.look(services)).is_clean
+
+
+async def check_that_a_process_can_start(services: Services, url: str) -> None:
+    """With a client of its own, that has yet to hear where the slots are."""
+    client = redis.connect(url)
+    await redis.assert_durable(client)
+    till = await lost_tills.another_process(dataclasses.replace(services, redis=client))
+    await till.check()
+    await client.close()
+
+
+async def test_nobody_else_waits_for_a_master_that_stands_still_and_the_api_stays_ready(
+    services: Services, client: Redis, cluster: ClusterServers
+) -> None:
+    """Fails when a lane serves two masters, or when readiness waits for all: a load balancer would take every API away."""
+    await charge_all(services.till, "before")
+    server, still = await server_of(client, 0)
+    others = [customer_in(partition) for partition in EVERY if partition not in still]
+    child = cluster.nodes[node_of(cluster, server)].child
+    child.send(signal.SIGSTOP)
+    try:
+        waits = asyncio.create_task(services.till.charge([lost_tills.event(customer_in(still[0]), "waits", 10)]))
+        for event_id in "abc":
+            receipts = await services.till.charge([lost_tills.event(customer, event_id, 10) for customer in others])
+            assert {one.outcome for one in receipts} == {Outcome.ACCEPTED}
+        assert not waits.done()
+        with pytest.raises(errors.Unavailable):
+            await waits
+        async with api.serving(services) as caller, caller.get("/readyz") as answer:
+            assert answer.status == 200, await answer.text()
+    finally:
+        child.send(signal.SIGCONT)
+    await until_ok(cluster, server)
 
 
 async def test_the_rollup_of_other_masters_goes_on_while_one_is_dead(
@@ -247,7 +288,7 @@ async def test_a_till_on_a_cluster_is_made_anew_from_the_book(services: Services
     settled = await services.till.settle([lost_tills.event(customer_in(partition), "lost", 10) for partition in EVERY])
     assert [isinstance(one, errors.Unavailable) for one in settled] == [partition in emptied for partition in EVERY]
     await lost_tills.roll_up_of(services, [partition for partition in EVERY if partition not in emptied])
-    leftovers = [f"{partitions.prefix(partition)}:c:999999" for partition in EVERY]
+    leftovers = [f"{partitions.prefix(partition)}:d:1:ff" for partition in EVERY]
     await client.pipeline(*[("HSET", key, "v", 1) for key in leftovers], atomic=False)
     rebuilt = await rebuild.rebuild(services)
     assert rebuilt.pools == api.PARTITIONS

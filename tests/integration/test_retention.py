@@ -176,16 +176,18 @@ async def test_a_reader_is_waited_for_and_loses_nothing(world: World) -> None:
     assert await dropping == before
 
 
-async def test_the_coming_month_is_made_by_upkeep_before_it_comes(world: World) -> None:
+async def test_upkeep_makes_the_coming_month_and_drops_old_ones_by_the_setting(world: World) -> None:
+    await used_and_billed(world)
     database = world.services.database
     world.clock.shows = later(5)
+    world.services.settings = billing.replace(world.services.settings, raw_events_months=KEPT)
     stop = asyncio.Event()
     working = asyncio.create_task(upkeep.keep_tidy(world.services, stop))
 
-    async def is_made() -> bool:
+    async def is_done() -> bool:
         name = f"usage_events_{later(6):%Y_%m}"
-        return await database.fetchval("SELECT to_regclass($1) IS NOT NULL", name)
+        return await database.fetchval("SELECT to_regclass($1) IS NOT NULL", name) and await raw_events(world) == 0
 
-    await waiting.until(is_made)
+    await waiting.until(is_done)
     stop.set()
     await working

@@ -4,11 +4,16 @@ import asyncio
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
+import msgspec
 import pytest
 
-from tallybook.core.usage_log import Kind
-from tallybook.rollup import actions, log_reader, store
+from tallybook.core import clock, usage_log
+from tallybook.core.tenant import Tenant
+from tallybook.core.usage_log import Applied, Entry, Kind
+from tallybook.rollup import actions, events, log_reader, store
+from tallybook.rollup.events import Booked
 from tallybook.rollup.model import Effects, GapError, Offset, OffsetMovedError, PassResult
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection, Pool
@@ -16,6 +21,20 @@ from tallybook.storage.redis import Redis
 from tests.support import book as books
 from tests.support import log_builder as log
 from tests.support.book import Book
+
+_NUMBERS = (
+    *("feature_id", "price_id", "margin_bps", "cost_nano", "input_tokens", "output_tokens", "cache_read_tokens"),
+    *("cache_write_tokens", "cache_write_1h_tokens", "web_searches", "input_pico", "output_pico", "cache_read_pico"),
+    *("cache_write_pico", "cache_write_1h_pico", "web_search_pico", "catalog_version", "quantity_nano"),
+)
+_TEXTS = ("model", "matched_by", "service_tier", "reason", "voids")
+_TIMES = {"period_start_s": 1_000_000, "belongs_to_s": 2_000_000, "occurred_at_ms": 3_000_000_001}
+_OWN_VALUES: dict[str, Any] = {
+    **{name: 1000 + place for place, name in enumerate(_NUMBERS)},
+    **{name: f"the {name}" for name in _TEXTS},
+    **_TIMES,
+}
+_NOTHING: dict[str, Any] = dict.fromkeys(_TEXTS)
 
 
 @pytest.fixture
@@ -47,6 +66,21 @@ async def test_text_of_every_kind_arrives_in_the_book_as_it_was(book: Book) -> N
     assert [row["event_id"] for row in found] == texts
     assert [row["model"] for row in found] == texts
     assert [row["properties"] for row in found] == [{text: text} for text in texts]
+
+
+async def test_every_field_of_a_record_arrives_in_its_column(book: Book) -> None:
+    """Each has a value of its own, so two that change places are seen."""
+    record = log.usage("own", 10**15, properties={"region": "eu"}, fingerprint=bytes(range(12)), **_OWN_VALUES)
+    plain = msgspec.structs.replace(record, event_id=None, digest=bytes(16), properties=None, belongs_to_s=0, **_NOTHING)
+    applied = [Applied(record, "7", "123456", "65432"), Applied(plain, "", "1", "")]
+    await book.append(0, 1, msgspec.msgpack.encode(Entry(usage_log.PLAIN, log.ACCEPTED_MS, applied, [])))
+    await book.roll_up()
+    found = await events.find(book.database, Tenant(1, "org_1", livemode=True), record.digest)
+    assert found == Booked(record, 7, 123456, 65432, clock.from_ms(log.ACCEPTED_MS), 0, 1, 0)
+    row = (await book.rows("SELECT * FROM usage_events WHERE position = 1"))[0]
+    assert {name: row[name] for name in ("event_id", "properties", "belongs_to", *_NOTHING)} == dict.fromkeys(
+        ("event_id", "properties", "belongs_to", *_NOTHING)
+    )
 
 
 async def test_a_second_pass_adds_to_the_first_and_changes_nothing_when_there_is_nothing(book: Book) -> None:

@@ -281,3 +281,71 @@ async def test_a_closed_redis_is_unavailable_not_a_loss_of_words(redis_url: str)
     till = Till(client, TillSettings("epoch", COUNT, 3600))
     with pytest.raises(errors.Unavailable, match="send the same ids again"):
         await one(till, charge(1, "a", 1))
+
+
+@pytest.mark.parametrize(
+    ("left", "amount"),
+    [
+        *((2**53 - 1, 1), (2**53, -1), (-(2**53), 1), (10**9, 2**53), (1 - 10**18, 10**18 - 1), (10**18, -(10**18) + 1)),
+        *(
+            (999_999_999 + 10**18, 1),
+            (10**18, -1),
+            (-(10**18), -999_999_999),
+            (-(10**18) - 1, 10**9),
+            (3 * 10**18 + 5, 10**18 - 5),
+        ),
+    ],
+)
+async def test_sums_are_exact_on_both_sides_of_what_a_double_says(till: Till, left: int, amount: int) -> None:
+    """Fails when one half of a sum loses its sign or its carry."""
+    await one(till, charge(1, "set", left, kind=Kind.SET, blocks=False))
+    receipt = await one(till, charge(1, "added", amount, kind=Kind.ADJUSTMENT, blocks=False))
+    assert (receipt.outcome, receipt.left) == (Outcome.ACCEPTED, left + amount)
+    assert (await till.read(TENANT, 1)).pools["7.c.100"].left == left + amount
+
+
+async def test_a_call_with_more_customers_than_one_command_takes_settles_them_all(client: Redis) -> None:
+    """Fails when states are read or written without being shared out over commands."""
+    till = Till(client, TillSettings("epoch", 1, 3600))
+    await till.initialize()
+    for call, name in enumerate("ab", 1):
+        asked = [msgspec.structs.replace(charge(customer, name, customer), partition=0) for customer in range(1, 4501)]
+        receipts = await till.charge([msgspec.structs.replace(one, opening=10_000) for one in asked])
+        assert [receipt.left for receipt in receipts] == [10_000 - call * customer for customer in range(1, 4501)]
+
+
+async def test_runs_of_one_customer_in_a_call_see_what_the_others_did(till: Till) -> None:
+    """Fails when a run looks at what was stored before the call, or overwrites another pool of the customer."""
+    pools = ["7.c.100", "7.f3.100", "7.c.100", "7.f4.100", "7.f3.100", "7.c.100"]
+    for call in range(3):
+        asked = [charge(1, f"{call} {number}", 10, pool=pool) for number, pool in enumerate(pools)]
+        asked.insert(3, charge(2, f"{call}", 1))
+        receipts = await till.charge(asked)
+        before = 1000 - 30 * call
+        assert [receipt.left for receipt in receipts][:3] == [before - 10, 1000 - 20 * call - 10, before - 20]
+    view = await till.read(TENANT, 1)
+    assert {name: pool.left for name, pool in view.pools.items()} == {"7.c.100": 910, "7.f3.100": 940, "7.f4.100": 970}
+
+
+async def test_terms_learned_from_one_charge_make_an_older_one_of_the_same_call_stale(till: Till) -> None:
+    asked = [charge(1, "a", 1, versions=(1, 1)), charge(1, "b", 1, versions=(2, 2)), charge(1, "c", 1, versions=(1, 2))]
+    receipts = await till.charge([*asked, charge(1, "d", 1, versions=(2, 1)), charge(1, "e", 1, versions=(2, 2))])
+    accepted, stale = Outcome.ACCEPTED, Outcome.STALE
+    assert [receipt.outcome for receipt in receipts] == [accepted, accepted, stale, stale, accepted]
+    view = await till.read(TENANT, 1)
+    assert (view.tenant_version, view.customer_version) == (2, 2)
+
+
+async def test_terms_of_a_frozen_customer_get_newer_and_its_pools_expire_while_it_stays_frozen(till: Till) -> None:
+    await one(till, charge(1, "a", 100))
+    await till.freeze(TENANT, 1, "does not reconcile; 5 != 6!")
+    await till.bump_terms(TENANT, 1, 7)
+    refused = await one(till, charge(1, "b", 1, versions=(1, 8)))
+    assert (refused.outcome, refused.reason) == (Outcome.FROZEN, "does not reconcile; 5 != 6!")
+    assert (await one(till, charge(1, "expiry", 0, kind=Kind.EXPIRY))).found == 900
+    view = await till.read(TENANT, 1)
+    assert (view.frozen, view.customer_version, view.pools) == (True, 8, {})
+    await till.thaw(TENANT, 1)
+    await till.thaw(TENANT, 1)
+    view = await till.read(TENANT, 1)
+    assert (view.frozen, view.customer_version) == (False, 8)

@@ -521,7 +521,8 @@ CREATE TABLE public.pool_balances (
     expired numeric(38,0) NOT NULL,
     balance numeric(38,0) GENERATED ALWAYS AS ((((opening + adjusted) - charged) - expired)) STORED,
     closed boolean DEFAULT false NOT NULL
-);
+)
+WITH (fillfactor='60');
 
 CREATE TABLE public.pool_ledger (
     customer_id bigint NOT NULL,
@@ -532,7 +533,8 @@ CREATE TABLE public.pool_ledger (
     amount numeric(38,0) NOT NULL,
     entries bigint NOT NULL,
     CONSTRAINT pool_ledger_kind_check CHECK ((kind = ANY (ARRAY['opening'::text, 'charge'::text, 'void'::text, 'adjustment'::text, 'expiry'::text])))
-);
+)
+WITH (fillfactor='60');
 
 CREATE TABLE public.pool_watches (
     customer_id bigint NOT NULL,
@@ -725,7 +727,8 @@ CREATE TABLE public.usage_hourly (
     output_tokens numeric(38,0) NOT NULL,
     cache_read_tokens numeric(38,0) NOT NULL,
     cache_write_tokens numeric(38,0) NOT NULL
-);
+)
+WITH (fillfactor='60');
 
 CREATE TABLE public.usage_sweeps (
     singleton boolean DEFAULT true NOT NULL,

@@ -4,21 +4,8 @@ A mutant is one small replacement of text that is in its file exactly once. When
 folder says so: adapt `old` and `new` so that they break the same promise again.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One way. `file` is below src/tallybook; `invariant` is a number of INVARIANTS.md; `quick` needs no stores to be noticed."""
-
-    name: str
-    invariant: int
-    file: str
-    old: str
-    new: str
-    test: str
-    quick: bool = False
-
+from tests.mutants.mutant import Mutant
+from tests.mutants.scaling_out import SCALING_OUT
 
 _TILL = "tests/integration/test_till.py::"
 _STRANGERS = "tests/integration/test_till_strangers.py::"
@@ -41,8 +28,8 @@ THE_TILL = (
         "the generation before is not looked into",
         3,
         "charge/charge.lua",
-        "call('HGET', remembered_before .. high .. nibble, field)",
-        "nil",
+        "local seen = call('HGET', remembered_before .. bucket, field)",
+        "local seen = nil",
         _TILL + "test_an_identity_outlives_one_generation_and_is_freed_after_two",
     ),
     Mutant(
@@ -81,7 +68,7 @@ THE_TILL = (
         "a till that went back is charged",
         11,
         "charge/charge.lua",
-        "if tonumber(meta[5] or '0') < tonumber(told) then",
+        "if sequences[i] < tonumber(told) then",
         "if false then",
         _REBUILD + "test_a_copy_put_back_without_a_restart_is_noticed_by_whoever_was_told_more",
     ),
@@ -96,23 +83,23 @@ THE_TILL = (
     Mutant(
         "a refused event stays deducted",
         4,
-        "charge/charge.lua",
-        "    call('HSET', customer_key, pool, left)\n    return REFUSED, ''\nend\n\n-- What is taken",
-        "    return REFUSED, ''\nend\n\n-- What is taken",
+        "charge/pools.lua",
+        "    if not spare_left then return REFUSED end",
+        "    if not spare_left then return ACCEPTED, after, nil, '' end",
         _TILL + "test_a_blocking_pool_gives_exactly_what_it_holds_and_a_refused_event_leaves_no_trace",
     ),
     Mutant(
         "a frozen customer is charged",
         12,
         "charge/charge.lua",
-        "if frozen then",
-        "if false then",
+        "if reason then return answer(at, FROZEN, reason) end",
+        "",
         _TILL + "test_a_frozen_customer_is_refused_until_thawed_and_repeats_are_still_answered",
     ),
     Mutant(
         "an amount becomes a Lua number",
         5,
-        "charge/charge.lua",
+        "charge/amounts.lua",
         "if number <= EXACT and number >= -EXACT then return number end",
         "return number",
         _TILL + "test_small_amounts_are_taken_exactly_from_a_pool_that_doubles_cannot_hold",
@@ -146,8 +133,8 @@ THE_TILL = (
         "what a torn write left is not cut off",
         1,
         "charge/fence.py",
-        'if await self._run("ask") == _RESTARTED:',
-        'if await self._run("ask") == b"never":',
+        'if _RESTARTED in await self._run("ask", partitions_there):',
+        'if b"never" in await self._run("ask", partitions_there):',
         "tests/integration/test_torn_tail.py::test_a_torn_transaction_never_comes_back",
     ),
 )
@@ -271,6 +258,24 @@ MONEY = (
         "if False:",
         _COST + "test_what_has_no_price_is_an_error_and_never_free",
     ),
+    Mutant(
+        "a service tier's short price holds at any length",
+        15,
+        "pricing/cost.py",
+        "    found = schedule.rates[place]\n",
+        "    found = schedule.rates[place] or schedule.first\n",
+        _COST + "test_a_service_tier_without_long_context_has_no_price_from_the_standards_boundary_on",
+        quick=True,
+    ),
+    Mutant(
+        "a dated id with a price of its own is charged as the undated one",
+        15,
+        "pricing/price_book.py",
+        " and spellings.is_priced_otherwise(text.lower(), found.model_id)",
+        " and False",
+        "tests/unit/pricing/test_price_book.py::test_a_dated_id_that_kept_a_price_of_its_own_is_not_charged_by_the_undated_one",
+        quick=True,
+    ),
 )
 
 THE_PLATFORM = (
@@ -372,4 +377,4 @@ THE_PLATFORM = (
     ),
 )
 
-MUTANTS = (*THE_TILL, *THE_BOOK, *MONEY, *THE_PLATFORM)
+MUTANTS = (*THE_TILL, *THE_BOOK, *MONEY, *THE_PLATFORM, *SCALING_OUT)

@@ -1,5 +1,6 @@
 """Every known way to break the product still is one, and the quick ones are noticed; `make mutants` runs them all."""
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.mutants import workshop
-from tests.mutants.catalog import MUTANTS, Mutant
+from tests.mutants.catalog import MUTANTS
+from tests.mutants.mutant import Mutant
 from tests.mutants.workshop import NoJudgementError, Workshop
 
 QUICK = [mutant for mutant in MUTANTS if mutant.quick]
@@ -29,6 +31,18 @@ def test_there_are_twenty_mutants_with_names_of_their_own_and_most_invariants_ha
     assert len(MUTANTS) >= 20
     assert max(Counter(mutant.name for mutant in MUTANTS).values()) == 1
     assert {mutant.invariant for mutant in MUTANTS} >= {1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15}
+
+
+def test_the_table_of_invariants_names_every_mutant_in_its_line_and_tests_that_are_there() -> None:
+    lines = (workshop.ROOT / "src/tallybook/INVARIANTS.md").read_text().splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ") and line[2].isdigit()
+    ]
+    told = {(int(number), name) for number, _, _, mutants in rows for name in re.findall(r'"([^"]+)"', mutants)}
+    assert told == {(mutant.invariant, mutant.name) for mutant in MUTANTS}
+    tests = workshop.ROOT / "tests"
+    named = [name for _, _, cell, _ in rows for name in re.findall(r"`([^`]+)`", cell)]
+    assert [name for name in named if not any(tests.rglob(name))] == []
 
 
 def test_a_mutant_whose_text_has_moved_is_unfit() -> None:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.catalog import Mutant
+from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("src", "tests", "benchmarks", "model_catalog", "pyproject.toml", "README.md")

@@ -23,11 +23,15 @@ class Mutant:
 
 MUTANTS = (
     Mutant("skip the dedupe", "call('HSETNX', remembered, field, memory) == 1", "call('HSET', remembered, field, memory) >= 0"),
+    Mutant("take before the check", "if is_negative(spare_after) then return REFUSED end", ""),
+    Mutant("forget the counter", "local sequence = last_sequence + 1", "local sequence = last_sequence"),
     Mutant(
-        "take before the check", "    call('HSET', customer_key, pool, left)\n    return REFUSED, ''", "    return REFUSED, ''"
+        "forget an opening",
+        "return with_pool(state, pool, opening, left), left",
+        "return with_pool(state, pool, '0', left), left",
     ),
-    Mutant("forget the counter", "'HINCRBY', prefix .. ':m', 'seq', 1", "'HINCRBY', prefix .. ':m', 'seq', 0"),
-    Mutant("forget an opening", "pool .. '.o', opening)\n    end", "pool .. '.o', '0')\n    end"),
+    Mutant("mistake runs for customers", "own_place[run_number] or run_number", "run_number"),
+    Mutant("lose a carry", "high, low = high + math.floor(low / HALF), low % HALF", "low = low % HALF"),
     Mutant("remember too short", "(generations[i] - 1)", "(generations[i] - 2)"),
 )
 

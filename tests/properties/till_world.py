@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from tallybook.charge import commands
+from tallybook.charge import commands, states
 from tallybook.charge.till import Charge, CustomerView, PoolState, Receipt, Till, TillSettings
 from tallybook.core import clock, errors, partitions
 from tallybook.embedded import folders
@@ -39,7 +39,7 @@ for _, key in ipairs(redis.call('KEYS', '{p*')) do
         row[2] = redis.call('HGET', key, 'seq') or '0'
     elseif kind == 'd' then
         row[2] = tostring(redis.call('HLEN', key))
-    elseif kind == 'c' or kind == 't' then
+    elseif kind == 'c' then
         for _, word in ipairs(redis.call('HGETALL', key)) do row[#row + 1] = word end
     end
     found[#found + 1] = row
@@ -251,15 +251,14 @@ def _see(sight: Sight, partition: int, kind: bytes, names: Sequence[bytes], cont
         sight.sequences[partition] = int(content[0] or 0)
     elif kind == b"d":
         sight.remembered[partition, int(names[0])] += int(content[0])
-    elif kind == b"t":
-        sight.tenant_versions |= {(partition, int(tenant)): int(v) for tenant, v in zip(content[::2], content[1::2], strict=True)}
     elif kind == b"c":
-        fields = dict(zip(content[::2], content[1::2], strict=True))
-        customer_id = int(names[0])
-        sight.versions[customer_id] = int(fields.pop(b"v", b"0"))
-        sight.frozen[customer_id] = fields.pop(b"z", b"").decode()
-        for name in [name for name in fields if not name.endswith(b".o")]:
-            sight.pools[customer_id, name.decode()] = PoolState(int(fields.get(name + b".o", b"0")), int(fields[name]))
+        for name, text in zip(content[::2], content[1::2], strict=True):
+            if not states.is_customer(name):
+                sight.tenant_versions[partition, int(name[1:])] = int(text)
+                continue
+            state, customer_id = states.read(text), int(name)
+            sight.versions[customer_id], sight.frozen[customer_id] = state.version, state.frozen or ""
+            sight.pools |= {(customer_id, pool): PoolState(one.opening or 0, one.left) for pool, one in state.pools.items()}
 
 
 async def _admitted(till: Till) -> None:

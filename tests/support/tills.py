@@ -1,5 +1,9 @@
 """Charges for the real till, without terms or HTTP around them."""
 
+from collections.abc import Callable
+
+from tallybook.charge import states
+from tallybook.charge.states import Pool, State
 from tallybook.charge.till import Charge, Till, TillSettings
 from tallybook.core import ids, partitions
 from tallybook.core.usage_log import Kind, Record
@@ -33,3 +37,20 @@ def change(
     digest = ids.event_digest(1, customer_id, name)
     record = Record(kind, 1, customer_id, digest, pool, amount, occurred_at_ms=log_builder.ACCEPTED_MS)
     return Charge(partition_of(customer_id), record, amount, opening, blocks=bool(spare), spare_pool=spare)
+
+
+async def change_state(client: Redis, partition: int, customer_id: int, change: Callable[[State], State]) -> None:
+    """Change what the till knows of a customer, behind its back."""
+    key, name = states.key(partition), states.customer_field(customer_id)
+    state = states.read(await client.execute_command("HGET", key, name))
+    await client.execute_command("HSET", key, name, states.write(change(state)))
+
+
+async def shift_pool(client: Redis, partition: int, customer_id: int, pool: str, by: int) -> None:
+    """Change what the till says is left in a pool."""
+
+    def shifted(state: State) -> State:
+        held = state.pools[pool]
+        return State(state.version, {**state.pools, pool: Pool(held.opening, held.left + by)}, state.frozen)
+
+    await change_state(client, partition, customer_id, shifted)

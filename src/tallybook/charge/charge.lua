@@ -4,187 +4,133 @@
 -- ARGV[1]    the epoch this installation must have
 -- ARGV[2]    length of a dedupe generation in seconds (an identity is remembered for one to two generations)
 -- ARGV[3i]   the charges of KEYS[i]: the form of their log entry, how many, an amount each (8 bytes), where they go as rows what tells
---            them apart, then runs of them that have all else in common, as `HEAD` says; those with an amount beyond EXACT_AMOUNT end
---            with the amounts in text
+--            them apart; whom the runs are of (charge/commands.py); then the runs, which have all else in common, as `HEAD` says; those
+--            with an amount beyond EXACT_AMOUNT end with the amounts in text
 -- ARGV[3i+1] their records in the same order (core/packed_log.py), which are copied into the log; columns say what tells records apart
 -- ARGV[3i+2] the highest log sequence of KEYS[i] that the caller has been told of
 -- Returns MessagePack: for each partition {sequence or 0, now in ms, what is left after each accepted charge (8 bytes each), of these
 -- the ones that met something worth telling {number, outcome, spare left, left in text}, the others {place, status, ...}}.
 --
--- Amounts are text, or numbers for as long as doubles are exact (`EXACT` is asked after each sum). What is beyond that, and all that is
--- rare, goes the long way: Redis does the sums on text, and Lua asks for a sign. Whatever can fail is checked before the first write.
+-- What a partition knows of customers and tenants is one hash; a field is a customer's whole state in text (charge/states.py). What the
+-- charges need of it is read at once, changed here, and written at once when all are settled. Amounts are text, or numbers for as long
+-- as doubles are exact (`EXACT` is asked after each sum); what is beyond that is added in two halves (amounts.lua). Whatever can fail is
+-- checked before the first write. The script is bytes.lua, amounts.lua, pools.lua and this file, one after the
+-- other.
 
 if redis.replicate_commands then redis.replicate_commands() end
 
-local USAGE, ADJUSTMENT, SET, EXPIRY, TICK, VOID = 0, 1, 2, 3, 4, 5
-local ACCEPTED, DUPLICATE, CONFLICT, REFUSED, STALE, LIMIT, FROZEN = 0, 1, 2, 3, 4, 5, 6
-local POOL_BOUND = 4e18
-local EXACT, EXACT_AMOUNT = 2 ^ 53 - 1, 2 ^ 47 - 1
--- How many charges, kind, blocks, tenant version, then in text: customer version, customer, tenant, pool, opening, spare pool, what goes
--- back to the spare pool; and whether amounts in text follow.
-local HEAD = '>I2BBI6Bc0Bc0Bc0Bc0Bc0Bc0Bc0B'
-local AMOUNT, TEXT = '>i8', 'Bc0'
--- What is remembered of an identity after its payload: when, what was left, the amount (charge/identities.py).
-local MEMORY = '>I6i7i6'
-local IN_TEXT = 2 ^ 47
+local EXACT_AMOUNT = 2 ^ 47 - 1
 local COLUMNS = 2
-local FORM_AND_COUNT, AMOUNTS_AT = '>BI4', 6
+local FORM_AND_COUNT, AMOUNTS_AT, COUNTS = '>BI4', 6, '>I2I2I2B'
+-- How many charges, kind, flags, and how the customer's state begins when its terms are these, its first pool is this one, and what is
+-- left stands before the text. With a spare pool, this and what goes back to it follow; with amounts in text, these.
+local HEAD = '>I2BBBc0'
+local BLOCKS, HAS_SPARE, HAS_TEXTS = 1, 2, 4
+local TEXT, TWO_TEXTS = 'Bc0', 'Bc0Bc0'
+-- What is remembered of an identity after its payload: when, what was left, the amount (charge/identities.py).
+local MOMENT, MEMORY = '>I6', '>i7i6'
+local IN_TEXT = 2 ^ 47
+-- How many fields are handed over at once: Lua's stack is bounded.
+local FIELDS_AT_ONCE = 4000
+-- Before a state's text stands what is left in its first pool, where that lacks it (charge/states.py).
+local NUMBER, TEXT_AT, MARK = '>i8', 9, '!'
+local NOTHING = string.rep('\0', 8) .. '0;'
+-- A tenant's version is longer than what Redis keeps in a list that it searches from one end to the other.
+local VERSION = '%-65d'
 
-local call, pack, byte, char, sub, format = redis.call, cmsgpack.pack, string.byte, string.char, string.sub, string.format
-local to_bytes, from_bytes = struct.pack, struct.unpack
+local call, from_bytes, char = redis.call, struct.unpack, string.char
 
-local function negated(amount)
-    if amount == '0' then return amount end
-    if sub(amount, 1, 1) == '-' then return sub(amount, 2) end
-    return '-' .. amount
-end
+-- The partition that is being charged: names of its keys, what was asked, what it knows, and what is answered and logged.
+local prefix, now_ms, remembered_now, remembered_before
+local runs, records, form, identities, digests_at, payloads_at, requests_at, place, amounts
+local names, own_place, terms, terms_of, run_number, states, versions, changed
+local moment, lefts, count_accepted, beside, left_out, openings, others
 
-local function is_negative(amount) return sub(amount, 1, 1) == '-' end
-
-local function is_positive(amount) return amount ~= '0' and not is_negative(amount) end
-
--- The number a text says, or nil when a double may say another.
-local function exact(text)
-    local number = tonumber(text)
-    if number <= EXACT and number >= -EXACT then return number end
-end
-
--- MessagePack header of an array, in the form that holds any length.
-local function array_of(length) return '\221' .. to_bytes('>I4', length) end
-
-local function array(items)
-    return array_of(#items) .. table.concat(items)
-end
-
-local NIBBLES = '0123456789abcdef'
-
--- Where an identity is kept in each generation: a bucket (its first 12 bits, as a byte and a hex digit) and a field in it.
-local function place_of(digests, at)
-    local low = byte(digests, at + 1)
-    local nibble = (low - low % 16) / 16 + 1
-    return sub(digests, at, at) .. sub(NIBBLES, nibble, nibble), sub(digests, at + 1, at + 9)
-end
-
--- Opens a pool on first use, or moves it by the difference when its terms grant another amount than before.
-local function open_pool(openings, customer_key, tenant, customer, pool, left, opened, opening)
-    if opened == opening then return left end
-    if opened then
-        call('HINCRBY', customer_key, pool, negated(opened))
-        call('HINCRBY', customer_key, pool, opening)
-        call('HSET', customer_key, pool .. '.o', opening)
-    else
-        call('HSET', customer_key, pool, opening, pool .. '.o', opening)
+-- A customer's state in text, without what it is frozen for, and that. `who` is its place in `names`.
+local function state_of(who)
+    local value = states[who] or NOTHING
+    local state, reason = sub(value, TEXT_AT)
+    if sub(state, 1, 1) == MARK then
+        local reason_at = find(state, MARK, 2, true)
+        state, reason = sub(state, 2, reason_at - 1), sub(state, reason_at + 1)
     end
-    openings[#openings + 1] = pack({tenant, customer, pool, opened or '', opening})
-    return call('HGET', customer_key, pool)
+    local at = find(state, ':;', 1, true)
+    if at then state = sub(state, 1, at) .. format('%d', from_bytes(NUMBER, value)) .. sub(state, at + 1) end
+    return state, reason
 end
 
--- Takes the shortage of a pool from the spare pool. Returns the part that the spare pool paid, or nil when it cannot.
-local function pay_from_spare(customer_key, pool, left, amount, spare)
-    local shortage
-    if is_positive(left) then
-        shortage = call('HGET', customer_key, pool)
-    else
-        shortage = amount
+-- Notes what is to be stored; of the same field, what is noted last.
+local function change_value(who, value)
+    local count = #changed
+    changed[count + 1], changed[count + 2] = names[who], value
+end
+
+-- What is left in the first pool is kept as a number before the text, if a double can say it.
+local function change_state(who, state, reason)
+    local head, left, rest = match(state, '^(%d+;[^:;]*:)(-?%d+)(;.*)$')
+    local number = left and exact(left)
+    if number then state = head .. rest end
+    if reason then state = MARK .. state .. MARK .. reason end
+    states[who] = to_bytes(NUMBER, number or 0) .. state
+    change_value(who, states[who])
+end
+
+-- So many values in the same format each, and what comes after them.
+local function values_in(format_of_each, count, at)
+    local values = {}
+    for first = 1, count, AT_ONCE do
+        local many = math.min(AT_ONCE, count - first + 1)
+        local found = {from_bytes('>' .. rep(format_of_each, many), runs, at)}
+        at, found[many + 1] = found[many + 1], nil
+        if many == count then return found, at end
+        for i = 1, many do values[first + i - 1] = found[i] end
     end
-    if call('HINCRBY', customer_key, spare, shortage) < 0 then
-        call('HINCRBY', customer_key, spare, negated(shortage))
-        return nil
+    return values, at
+end
+
+-- Reads the states that the charges need, and the versions of their tenants' terms. Returns where the runs begin.
+local function load_states(at)
+    local run_count, tenant_count, terms_count, is_shared
+    run_count, tenant_count, terms_count, is_shared, at = from_bytes(COUNTS, runs, at)
+    names, at = values_in(TEXT, run_count + tenant_count, at)
+    states, versions, changed, terms, own_place, terms_of = {}, {}, {}, {}, nil, nil
+    for i = 1, terms_count do
+        local place, version
+        place, version, at = from_bytes('>I2I6', runs, at)
+        terms[i] = {place, version}
     end
-    if is_positive(left) then call('HSET', customer_key, pool, '0') else call('HSET', customer_key, pool, left) end
-    return negated(shortage)
-end
-
--- Each kind changes one pool and returns a status and the outcome to log. `amount` is signed: what is added to the pool.
-local apply = {}
-
-apply[USAGE] = function(customer_key, pool, left, amount, blocks, spare)
-    local after = call('HINCRBY', customer_key, pool, amount)
-    if after < -POOL_BOUND then
-        call('HINCRBY', customer_key, pool, negated(amount))
-        return LIMIT, ''
+    if is_shared == 1 then own_place, at = values_in('I2', run_count, at) end
+    if terms_count > 1 then terms_of, at = values_in('I2', run_count, at) end
+    for first = 1, #names, FIELDS_AT_ONCE do
+        local found = call('HMGET', prefix .. ':c', unpack(names, first, math.min(first + FIELDS_AT_ONCE - 1, #names)))
+        if first == 1 then
+            states = found
+        else
+            for i = 1, #found do states[first + i - 1] = found[i] end
+        end
     end
-    if after >= 0 or not blocks or amount == '0' then return ACCEPTED, '' end
-    if spare ~= '' then
-        local paid = pay_from_spare(customer_key, pool, left, amount, spare)
-        if paid then return ACCEPTED, paid end
+    for _, priced in ipairs(terms) do versions[priced[1]] = tonumber(states[priced[1]] or '0') end
+    return at
+end
+
+local function store_states()
+    for first = 1, #changed, FIELDS_AT_ONCE do
+        call('HSET', prefix .. ':c', unpack(changed, first, math.min(first + FIELDS_AT_ONCE - 1, #changed)))
     end
-    call('HSET', customer_key, pool, left)
-    return REFUSED, ''
 end
-
--- What is taken away by hand comes from the spare pool first, and only the rest from the pool; neither is left below zero by it.
--- Returns the part of the spare pool, negative.
-local function take_away(customer_key, pool, left, amount, spare)
-    local spare_left, rest = call('HGET', customer_key, spare) or '0', amount
-    local has_spare = is_positive(spare_left)
-    if has_spare then
-        if call('HINCRBY', customer_key, spare, amount) >= 0 then return ACCEPTED, amount end
-        rest = call('HGET', customer_key, spare)
-        call('HSET', customer_key, spare, '0')
-    end
-    if call('HINCRBY', customer_key, pool, rest) >= 0 then return ACCEPTED, has_spare and negated(spare_left) or '' end
-    call('HSET', customer_key, pool, left)
-    if has_spare then call('HSET', customer_key, spare, spare_left) end
-    return REFUSED, ''
-end
-
-apply[ADJUSTMENT] = function(customer_key, pool, left, amount, blocks, spare)
-    if spare ~= '' then return take_away(customer_key, pool, left, amount, spare) end
-    local after = call('HINCRBY', customer_key, pool, amount)
-    local status = ACCEPTED
-    if after > POOL_BOUND or after < -POOL_BOUND then
-        status = LIMIT
-    elseif after < 0 and blocks and is_negative(amount) then
-        status = REFUSED
-    end
-    if status ~= ACCEPTED then call('HSET', customer_key, pool, left) end
-    return status, ''
-end
-
-apply[SET] = function(customer_key, pool, left, amount, blocks)
-    if blocks and is_negative(amount) then return REFUSED, '' end
-    call('HSET', customer_key, pool, amount)
-    return ACCEPTED, left
-end
-
--- Both parts go back to where they came from, or neither does.
-apply[VOID] = function(customer_key, pool, left, amount, blocks, spare, for_spare)
-    local after, spare_after = call('HINCRBY', customer_key, pool, amount), 0
-    if spare ~= '' then spare_after = call('HINCRBY', customer_key, spare, for_spare) end
-    if after <= POOL_BOUND and spare_after <= POOL_BOUND then return ACCEPTED, negated(for_spare) end
-    call('HSET', customer_key, pool, left)
-    if spare ~= '' then call('HINCRBY', customer_key, spare, negated(for_spare)) end
-    return LIMIT, ''
-end
-
-apply[EXPIRY] = function(customer_key, pool, left)
-    call('HDEL', customer_key, pool, pool .. '.o')
-    return ACCEPTED, left
-end
-
--- The partition that is being charged: names of its keys, what was asked, and what is answered and logged.
-local prefix, now_ms, remembered_now, remembered_before, tenant_versions
-local runs, records, form, identities, digests_at, payloads_at, requests_at, place
-local lefts, count_accepted, beside, left_out, openings, others
 
 -- The terms a run was priced with must not be older than what the till has been told. Newer ones are learned.
-local function terms_are_stale(customer_key, tenant, tenant_version, customer_version, known_customer_version)
-    local known = tenant_versions[tenant]
-    if not known then
-        known = tonumber(call('HGET', prefix .. ':t', tenant) or '0')
-        tenant_versions[tenant] = known
-    end
-    local version, known_version = 0, 0
-    if (known_customer_version or '0') ~= customer_version then
-        version, known_version = tonumber(customer_version), tonumber(known_customer_version or '0')
-    end
+local function terms_are_stale(who, tenant, tenant_version, version)
+    local state, reason = state_of(who)
+    local known, known_version = versions[tenant], tonumber(match(state, '^%d+'))
     if tenant_version < known or version < known_version then return true end
     if tenant_version > known then
-        call('HSET', prefix .. ':t', tenant, format('%d', tenant_version))
-        tenant_versions[tenant] = tenant_version
+        versions[tenant] = tenant_version
+        change_value(tenant, format(VERSION, tenant_version))
     end
-    if version > known_version then call('HSET', customer_key, 'v', customer_version) end
+    if version > known_version then
+        change_state(who, format('%d', version) .. sub(state, find(state, ';', 1, true), -1), reason)
+    end
     return false
 end
 
@@ -193,11 +139,11 @@ local function memory_of(payload, request, amount, left, spare_left, outcome)
     local number, left_number = exact(amount), exact(left)
     local plain = spare_left == '0' and (outcome == '' or outcome == '0')
     if plain and number and left_number and number <= EXACT_AMOUNT and number >= -EXACT_AMOUNT then
-        return payload .. to_bytes(MEMORY, now_ms, left_number, number) .. request
+        return payload .. moment .. to_bytes(MEMORY, left_number, number) .. request
     end
     if request == '' then request = '\0\0\0\0' end
     local text = amount .. ',' .. left .. ',' .. spare_left .. ',' .. (outcome == '' and '0' or outcome)
-    return payload .. to_bytes('>I6', now_ms + IN_TEXT) .. request .. text
+    return payload .. to_bytes(MOMENT, now_ms + IN_TEXT) .. request .. text
 end
 
 -- The fingerprint of a charge's Idempotency-Key; '' without one.
@@ -221,121 +167,159 @@ local function answer_again(at, payload, seen)
     answer(at, sub(seen, 1, 8) == payload and DUPLICATE or CONFLICT, seen)
 end
 
-local function expire(at, customer_key, pool, left, opened)
-    if not opened then return answer(at, ACCEPTED) end
-    local _, outcome = apply[EXPIRY](customer_key, pool, left)
-    accept('', outcome, '')
+local function expire(at, who, pool)
+    local state, reason = state_of(who)
+    local opened, left = pool_in(state, pool)
+    if not opened or opened == '' then return answer(at, ACCEPTED) end
+    change_state(who, without_pool(state, pool), reason)
+    accept('', left, '')
+end
+
+-- A state with the pool open, and what is left in that: opened on first use, moved by the difference when its terms grant another amount
+-- than before.
+local function with_open_pool(state, who, tenant, pool, opening)
+    local opened, left = pool_in(state, pool)
+    if opened == opening then return state, left end
+    left = sum(left or '0', sum(opening, negated(opened and opened ~= '' and opened or '0')))
+    openings[#openings + 1] = pack({sub(tenant, 2), names[who], pool, opened or '', opening})
+    return with_pool(state, pool, opening, left), left
 end
 
 -- The long way, for any kind.
-local function change(at, key, frozen, kind, blocks, tenant, customer, pool, opening, amount, spare, for_spare)
+local function change(at, who, kind, blocks, tenant, pool, opening, amount, spare, for_spare)
     local bucket, field = place_of(identities, digests_at + 16 * at)
     local payload = sub(identities, payloads_at + 8 * at, payloads_at + 8 * at + 7)
     local seen = call('HGET', remembered_now .. bucket, field) or call('HGET', remembered_before .. bucket, field)
     if seen then return answer_again(at, payload, seen) end
-    if frozen then return answer(at, FROZEN, frozen) end
-    local state = call('HMGET', key, pool, pool .. '.o')
-    local left = open_pool(openings, key, tenant, customer, pool, state[1] or '0', state[2] or nil, opening)
-    local status, outcome = apply[kind](key, pool, left, amount, blocks == 1, spare, for_spare)
-    left = call('HGET', key, pool) or '0'
-    local spare_left = spare ~= '' and call('HGET', key, spare) or '0'
-    if status ~= ACCEPTED then return answer(at, status, left, spare_left) end
+    local state, reason = state_of(who)
+    if reason then return answer(at, FROZEN, reason) end
+    local left, spare_opened, spare_left
+    state, left = with_open_pool(state, who, tenant, pool, opening)
+    if spare then
+        spare_opened, spare_left = pool_in(state, spare)
+        spare_left = spare_left or '0'
+    end
+    local status, after, spare_after, outcome = apply[kind](left, amount, blocks, spare_left, for_spare)
+    if status ~= ACCEPTED then
+        change_state(who, state)
+        return answer(at, status, left, spare_left or '0')
+    end
+    if spare and spare_after ~= spare_left then state = with_pool(state, spare, spare_opened or '', spare_after) end
+    change_state(who, with_pool(state, pool, opening, after))
     local request = requests_at and request_of(at) or ''
-    call('HSET', remembered_now .. bucket, field, memory_of(payload, request, amount, left, spare_left, outcome))
-    accept(left, outcome, spare_left)
+    spare_after = spare_after or '0'
+    call('HSET', remembered_now .. bucket, field, memory_of(payload, request, amount, after, spare_after, outcome))
+    accept(after, outcome, spare_after)
+end
+
+-- What is left in a pool, when it is open as the terms say and doubles can say it, and the state's text; then the pool comes first.
+local function left_at_front(who, expected, pool, opening)
+    local text = states[who] and sub(states[who], TEXT_AT) or ''
+    if sub(text, 1, #expected) ~= expected then
+        local state, reason = state_of(who)
+        local opened, left = pool_in(state, pool)
+        if reason or opened ~= opening or not exact(left) then return nil end
+        change_state(who, with_pool(state, pool, opening, left))
+        text = sub(states[who], TEXT_AT)
+    end
+    return from_bytes(NUMBER, states[who]), text
+end
+
+local function put_back(who, left, text)
+    states[who] = to_bytes(NUMBER, left) .. text
+    change_value(who, states[who])
 end
 
 -- Charges that have all but their amounts in common, one after the other. Usage of a pool that is open and alone covers it takes the
--- short way: its pool is read once and written once a run, and one command says whether an identity is new and remembers it. Returns
--- where the next run begins.
+-- short way: what is left is a number, and one command says whether an identity is new and remembers it. Returns where the next run
+-- begins.
 local function settle(from)
-    local count, kind, blocks, tenant_version, customer_version, customer, tenant, pool, opening, spare, for_spare, in_text, next_run
-        = from_bytes(HEAD, runs, from)
-    local first, amount, after = place
+    local count, kind, flags, expected, next_run = from_bytes(HEAD, runs, from)
+    local first, who, priced = place, own_place and own_place[run_number] or run_number, terms[terms_of and terms_of[run_number] or 1]
+    local spare, for_spare, texts
     place = first + count
-    local texts
-    if in_text == 1 then
-        texts = {}
-        for at = first, place - 1 do texts[at], next_run = from_bytes(TEXT, runs, next_run) end
+    local blocks = flags % 2 == BLOCKS
+    if flags > BLOCKS then
+        if flags % HAS_TEXTS >= HAS_SPARE then spare, for_spare, next_run = from_bytes(TWO_TEXTS, runs, next_run) end
+        if flags >= HAS_TEXTS then
+            texts = {}
+            for at = first, place - 1 do texts[at], next_run = from_bytes(TEXT, runs, next_run) end
+        end
     end
     if kind == TICK then
         accept('', '', '')
         return next_run
     end
-    local key, opened_field = prefix .. ':c:' .. customer, pool .. '.o'
-    local state = call('HMGET', key, pool, opened_field, 'v', 'z')
-    local left, opened, frozen = state[1], state[2], state[4]
-    if kind == EXPIRY then
-        for at = first, place - 1 do
-            expire(at, key, pool, left, opened)
-            opened = false
-        end
-        return next_run
+    local is_simple, is_stale, is_moved, left, pool, opening = kind == USAGE and flags <= BLOCKS, false, false
+    local value, text = states[who]
+    if is_simple and value and priced[2] == versions[priced[1]] then
+        text = sub(value, TEXT_AT)
+        if text == expected or sub(text, 1, #expected) == expected then left = from_bytes(NUMBER, value) end
     end
-    local is_stale = terms_are_stale(key, tenant, tenant_version, customer_version, state[3])
-    local is_simple = kind == USAGE and spare == '' and in_text == 0 and not frozen and not is_stale
-    left = is_simple and opened == opening and exact(left)
-    local changed = false
+    if not left then
+        local version
+        version, pool, opening = match(expected, '^(%d+);(.*)=(-?%d+):;$')
+        if kind == EXPIRY then
+            for at = first, place - 1 do expire(at, who, pool) end
+            return next_run
+        end
+        is_stale = terms_are_stale(who, priced[1], priced[2], tonumber(version))
+        is_simple = is_simple and not is_stale
+        if is_simple then left, text = left_at_front(who, expected, pool, opening) end
+    end
     for at = first, place - 1 do
-        amount = from_bytes(AMOUNT, runs, AMOUNTS_AT + 8 * at)
-        after = left and left + amount
-        if after and (after >= 0 or blocks == 0 or amount == 0) and after >= -EXACT then
+        local amount = amounts[at + 1]
+        local after = left and left + amount
+        if after and (after >= 0 or not blocks or amount == 0) and after >= -EXACT then
             local digest_at, payload_at = digests_at + 16 * at, payloads_at + 8 * at
             local low = byte(identities, digest_at + 1)
-            local nibble = (low - low % 16) / 16 + 1
-            local high, field = sub(identities, digest_at, digest_at), sub(identities, digest_at + 1, digest_at + 9)
-            nibble = sub(NIBBLES, nibble, nibble)
-            local payload = sub(identities, payload_at, payload_at + 7)
-            local seen = call('HGET', remembered_before .. high .. nibble, field)
+            local bucket = sub(identities, digest_at, digest_at) .. HEX[(low - low % 16) / 16]
+            local field, payload = sub(identities, digest_at + 1, digest_at + 9), sub(identities, payload_at, payload_at + 7)
+            local seen = call('HGET', remembered_before .. bucket, field)
             if seen then
                 answer_again(at, payload, seen)
             else
-                local remembered = remembered_now .. high .. nibble
-                local memory = payload .. to_bytes(MEMORY, now_ms, after, amount)
+                local remembered, memory = remembered_now .. bucket, payload .. moment .. to_bytes(MEMORY, after, amount)
                 if requests_at then memory = memory .. request_of(at) end
                 if call('HSETNX', remembered, field, memory) == 1 then
-                    left, changed, count_accepted = after, true, count_accepted + 1
+                    left, is_moved, count_accepted = after, true, count_accepted + 1
                     lefts[count_accepted] = after
                 else
                     answer_again(at, payload, call('HGET', remembered, field))
                 end
             end
+        elseif is_stale then
+            answer(at, STALE)
         else
-            if is_stale then
-                answer(at, STALE)
-            else
-                if changed then call('HSET', key, pool, format('%d', left)) end
-                local text = texts and texts[at] or format('%d', amount)
-                change(at, key, frozen, kind, blocks, tenant, customer, pool, opening, text, spare, for_spare)
-                state = call('HMGET', key, pool, opened_field)
-                left, changed = is_simple and state[2] == opening and exact(state[1]), false
-            end
+            if is_moved then put_back(who, left, text) end
+            if not pool then pool, opening = match(expected, '^%d+;(.*)=(-?%d+):;$') end
+            local exact_amount = texts and texts[at] or format('%d', amount)
+            change(at, who, kind, blocks, names[priced[1]], pool, opening, exact_amount, spare, for_spare)
+            left, is_moved = nil, false
+            if is_simple then left, text = left_at_front(who, expected, pool, opening) end
         end
     end
-    if changed then call('HSET', key, pool, format('%d', left)) end
+    if is_moved then put_back(who, left, text) end
     return next_run
 end
 
-local AT_ONCE = 100
-
--- Numbers as 8 bytes each, as a MessagePack binary.
-local function binary_of(numbers)
-    local pieces = {'\198' .. to_bytes('>I4', 8 * #numbers)}
-    for first = 1, #numbers, AT_ONCE do
-        local last = math.min(first + AT_ONCE - 1, #numbers)
-        pieces[#pieces + 1] = to_bytes('>' .. string.rep('i8', last - first + 1), unpack(numbers, first, last))
-    end
-    return table.concat(pieces)
-end
+local text_of = remembering(function(number) return format('%d', number) end)
+local packed = remembering(pack)
+local moment_of = remembering(function(ms) return to_bytes(MOMENT, ms) end)
 
 -- Adds what was accepted to the log. Returns the entry's sequence, 0 without one.
-local function append(lefts_packed, beside_packed, generation)
+local function append(last_sequence, lefts_packed, beside_packed, generation, noted_generation)
     if count_accepted == 0 and #openings == 0 then return 0 end
-    local sequence = call('HINCRBY', prefix .. ':m', 'seq', 1)
-    local entry = '\151' .. char(form) .. pack(now_ms) .. (#left_out > 0 and pack(left_out) or '\144') .. lefts_packed .. beside_packed
-        .. array(openings) .. (count_accepted > 0 and records or '\192')
-    call('XADD', prefix .. ':log', format('%d-0', sequence), 'd', entry)
-    call('HSET', prefix .. ':m', 'generation', generation, 'now_ms', format('%d', now_ms))
+    local sequence = last_sequence + 1
+    local entry = '\151' .. char(form) .. packed(now_ms) .. list_of(left_out) .. lefts_packed .. beside_packed
+        .. (openings[1] and array(openings) or '\144') .. (count_accepted > 0 and records or '\192')
+    local name, meta = format('%d', sequence), prefix .. ':m'
+    call('XADD', prefix .. ':log', name .. '-0', 'd', entry)
+    if generation == noted_generation then
+        call('HSET', meta, 'seq', name, 'now_ms', text_of(now_ms))
+    else
+        call('HSET', meta, 'seq', name, 'now_ms', text_of(now_ms), 'generation', generation)
+    end
     return sequence
 end
 
@@ -345,9 +329,9 @@ local clock_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 100
 
 -- The run of the server that this is; it changes with every start. A server that does not tell counts as never restarted.
 local info = redis.pcall('INFO', 'server')
-local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
+local run = type(info) == 'string' and match(info, 'run_id:(%x+)') or 'untold'
 
-local moments, generations = {}, {}
+local moments, generations, noted_generations, sequences = {}, {}, {}, {}
 for i, tag in ipairs(KEYS) do
     local meta = call('HMGET', tag .. ':m', 'epoch', 'generation', 'now_ms', 'run', 'seq', 'closed')
     if meta[1] ~= epoch then
@@ -356,22 +340,25 @@ for i, tag in ipairs(KEYS) do
     if meta[6] then return redis.error_reply('CLOSED ' .. meta[6]) end
     if meta[4] ~= run then return redis.error_reply('RESTARTED since the till was compared with the book') end
     local told = ARGV[3 * i + 2]
-    if tonumber(meta[5] or '0') < tonumber(told) then
+    sequences[i] = tonumber(meta[5] or '0')
+    if sequences[i] < tonumber(told) then
         return redis.error_reply('BEHIND partition ' .. tag .. ' is at ' .. (meta[5] or '0') .. ' and has acknowledged ' .. told)
     end
     -- Neither time nor generation goes back, whatever the machine's clock does.
     moments[i] = math.max(clock_ms, tonumber(meta[3] or '0'))
-    generations[i] = math.max(math.floor(moments[i] / 1000 / generation_s), tonumber(meta[2] or '0'))
+    noted_generations[i] = tonumber(meta[2] or '0')
+    generations[i] = math.max(math.floor(moments[i] / 1000 / generation_s), noted_generations[i])
 end
 
 local reply = {}
 for i, tag in ipairs(KEYS) do
     prefix, now_ms, runs, records = tag, moments[i], ARGV[3 * i], ARGV[3 * i + 1]
-    remembered_now, remembered_before = tag .. ':d:' .. generations[i] .. ':', tag .. ':d:' .. (generations[i] - 1) .. ':'
-    tenant_versions, lefts, count_accepted, beside, left_out, openings, others = {}, {}, 0, {}, {}, {}, {}
+    remembered_now, remembered_before = tag .. ':d:' .. text_of(generations[i]) .. ':', tag .. ':d:' .. text_of(generations[i] - 1) .. ':'
+    moment, lefts, count_accepted, beside, left_out, openings, others = moment_of(now_ms), {}, 0, {}, {}, {}, {}
     local count
     form, count = from_bytes(FORM_AND_COUNT, runs)
-    local at = AMOUNTS_AT + 8 * count
+    local at
+    amounts, at = values_in('i8', count, AMOUNTS_AT)
     -- What tells records apart are three binaries, each with a header of five bytes that ends with its length.
     if form == COLUMNS then identities, digests_at = records, 7 else identities, digests_at = runs, at + 5 end
     payloads_at = digests_at + 16 * count + 5
@@ -379,9 +366,12 @@ for i, tag in ipairs(KEYS) do
     local requests_length = from_bytes('>I4', identities, requests_at - 4)
     if form ~= COLUMNS then at = requests_at + requests_length end
     if requests_length == 0 then requests_at = nil end
-    place = 0
-    while at <= #runs do at = settle(at) end
-    local lefts_packed, beside_packed = binary_of(lefts), pack(beside)
-    reply[i] = '\149' .. pack(append(lefts_packed, beside_packed, generations[i]), now_ms) .. lefts_packed .. beside_packed .. pack(others)
+    at = load_states(at)
+    place, run_number = 0, 1
+    while at <= #runs do at, run_number = settle(at), run_number + 1 end
+    store_states()
+    local lefts_packed, beside_packed = binary_of(lefts), list_of(beside)
+    local sequence = append(sequences[i], lefts_packed, beside_packed, text_of(generations[i]), text_of(noted_generations[i]))
+    reply[i] = '\149' .. pack(sequence) .. packed(now_ms) .. lefts_packed .. beside_packed .. list_of(others)
 end
 return array(reply)

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import msgpack
 import msgspec
 
-from tallybook.charge import identities
+from tallybook.charge import identities, states
 from tallybook.charge.identities import NO_KEY
 from tallybook.core import packed_log, usage_log
 
@@ -93,8 +93,8 @@ def pack(charges: Sequence[Charge]) -> tuple[bytes, bytes]:
     else:
         rest = packed_log.identities([record.digest for record in records], [record.fingerprint for record in records])
         body, form = packed_log.pack_rows(records), usage_log.ROWS
-    words = struct.pack(f">BI{len(amounts)}q", form, len(amounts), *amounts) + rest + _in_words(heads, counts, amounts)
-    return words, body
+    numbers = struct.pack(f">BI{len(amounts)}q", form, len(amounts), *amounts)
+    return b"".join((numbers, rest, *_who(heads), *_in_words(heads, counts, amounts))), body
 
 
 def _runs(charges: Sequence[Charge]) -> tuple[list["_Head"], list[int]]:
@@ -128,19 +128,50 @@ def _runs(charges: Sequence[Charge]) -> tuple[list["_Head"], list[int]]:
     return heads, counts
 
 
-def _in_words(heads: Sequence["_Head"], counts: Sequence[int], amounts: Sequence[int]) -> bytes:
+def _who(heads: Sequence["_Head"]) -> list[bytes]:
+    """Whom the runs are of: fields of the partition's states, and which of them is whose.
+
+    How many runs, tenants and terms there are (2 bytes each), and whether runs share customers; the customer of each run, then the tenants;
+    of each terms the place of the tenant and the version; then the place of each run's customer if they share some, and which
+    terms each run was priced with if there are several.
+    """
+    customers, terms = [head.customer for head in heads], dict.fromkeys([head.terms for head in heads])
+    tenants: dict[bytes, int] = {}
+    versions = [
+        _TERMS.pack(tenants.setdefault(tenant, len(heads) + len(tenants) + 1), version >> 32, version & _LOW)
+        for tenant, version in terms
+    ]
+    shared = len(set(customers)) < len(customers)
+    found = [_COUNTS.pack(len(heads), len(tenants), len(terms), shared), *customers, *tenants, *versions]
+    if shared:
+        places: dict[bytes, int] = {}
+        found.append(_numbers([places.setdefault(name, place) for place, name in enumerate(customers, 1)]))
+    if len(terms) > 1:
+        numbers = {one: number for number, one in enumerate(terms, 1)}
+        found.append(_numbers([numbers[head.terms] for head in heads]))
+    return found
+
+
+def _numbers(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(numbers)}H", *numbers)
+
+
+_COUNTS = struct.Struct(">HHHB")
+_TERMS = struct.Struct(">HHI")
+_LOW = 2**32 - 1
+
+
+def _in_words(heads: Sequence["_Head"], counts: Sequence[int], amounts: Sequence[int]) -> list[bytes]:
     """The runs, which say amounts again, in text, when some are too large for the script's numbers."""
+    runs = zip(heads, counts, strict=True)
     if max(amounts) <= _AMOUNT_MAX and min(amounts) >= -_AMOUNT_MAX:
-        runs = zip(heads, counts, strict=True)
-        return b"".join([head.once if count == 1 else _run(count, head, b"\0") for head, count in runs])
+        return [head.once if count == 1 else _run(count, head) for head, count in runs]
     texts = (_short(str(amount)) for amount in amounts)
-    return b"".join(
-        [_run(count, head, b"".join((b"\1", *islice(texts, count)))) for head, count in zip(heads, counts, strict=True)]
-    )
+    return [_run(count, head, _HAS_TEXTS) + b"".join(islice(texts, count)) for head, count in runs]
 
 
-def _run(count: int, head: "_Head", texts: bytes) -> bytes:
-    return count.to_bytes(2, "big") + head.words + texts
+def _run(count: int, head: "_Head", more: int = 0) -> bytes:
+    return count.to_bytes(2, "big") + bytes((head.kind, head.flags | more)) + head.words
 
 
 ROWS_MAX = 16
@@ -151,9 +182,16 @@ _AMOUNT_MAX = 2**47 - 1
 _HEADS_MAX = 50_000
 
 
-class _Head(NamedTuple):
-    """What a run says after its count, the whole run when it is one charge, and the account of its records in the log."""
+_BLOCKS, _HAS_SPARE, _HAS_TEXTS = 1, 2, 4
 
+
+class _Head(NamedTuple):
+    """What a run says of its charges, the whole run when it is one charge, and the account of its records in the log."""
+
+    customer: bytes
+    terms: tuple[bytes, int]
+    kind: int
+    flags: int
     words: bytes
     once: bytes
     account: packed_log.Account
@@ -173,11 +211,15 @@ def _head_of(common: _Common) -> _Head:
 def _make_head(common: _Common) -> _Head:
     customer_id, tenant_id, pool, kind, feature_id, period_start_s = common[:6]
     tenant_version, customer_version, blocks, opening, spare_pool, for_spare = common[6:]
-    fixed = struct.pack(">BB", kind, blocks) + tenant_version.to_bytes(6, "big")
-    texts = [str(customer_version), str(customer_id), str(tenant_id), pool, str(opening), spare_pool, str(for_spare)]
-    words = fixed + b"".join(map(_short, texts))
+    words = _short(states.beginning(customer_version, pool, opening))
+    flags = _BLOCKS if blocks else 0
+    if spare_pool:
+        flags |= _HAS_SPARE
+        words += _short(spare_pool) + _short(str(for_spare))
+    terms = (_short(states.tenant_field(tenant_id)), tenant_version)
     account = packed_log.account(tenant_id, customer_id, feature_id, period_start_s, pool)
-    return _Head(words, b"\0\1" + words + b"\0", account)
+    once = b"\0\1" + bytes((kind, flags)) + words
+    return _Head(_short(states.customer_field(customer_id)), terms, kind, flags, words, once, account)
 
 
 def _short(text: str) -> bytes:

@@ -23,6 +23,8 @@ _RESTARTED = b"restarted"
 _REFUSALS = ("EPOCH", "CLOSED", "RESTARTED", "BEHIND")
 _REFUSED_S = 1.0
 """How long a refusal is believed before Redis and the book are asked again."""
+_SOON_S = 1.0
+"""How long one server of a cluster may take to be looked at."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -89,7 +91,8 @@ class Fence:
         """
         has_answered = await self._ask()
         groups = await self._by_server(range(len(self.told)))
-        outcomes = await asyncio.gather(*(self._admit(*group, has_answered) for group in groups), return_exceptions=True)
+        admit = self._admit_soon if self._redis.is_cluster else self._admit
+        outcomes = await asyncio.gather(*(admit(*group, has_answered) for group in groups), return_exceptions=True)
         problems = [outcome for outcome in outcomes if outcome is not None]
         if len(problems) == len(groups):
             raise problems[0]
@@ -118,6 +121,14 @@ class Fence:
     async def _admit(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001 - what `_ask` said
         async with self._admitting[server.name]:
             await self._compare(server, partitions_there, has_answered)
+
+    async def _admit_soon(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
+        """The others are not to wait for a server that stands still."""
+        try:
+            async with asyncio.timeout(_SOON_S):
+                await self._admit(server, partitions_there, has_answered)
+        except TimeoutError as error:
+            raise unanswered(error) from error
 
     async def _compare(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
         if not has_answered:

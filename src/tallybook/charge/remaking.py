@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tallybook.charge import identities
+from tallybook.charge import identities, states
 from tallybook.charge.identities import Original
+from tallybook.charge.states import Pool, State
 from tallybook.core import clock, partitions
 from tallybook.core.usage_log import PAYLOAD_BYTES
 from tallybook.storage import redis
@@ -17,7 +18,7 @@ from tallybook.storage.redis import Redis, Word
 
 CLOSED_FOR_REBUILD = "for tallybook rebuild"
 _COMMANDS_AT_ONCE = 2000
-_OWN_KEY = re.compile(rb"(\{p[0-9]+\}):(m|log|t|c:.*|d:.*)")
+_OWN_KEY = re.compile(rb"(\{p[0-9]+\}):(m|log|c|d:.*)")
 _OPEN = b"""
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
@@ -120,32 +121,39 @@ class Remaking:
 
     async def write_tenants(self, versions: Mapping[int, int]) -> None:
         """Terms versions of tenants, which every partition knows."""
-        for start in self._prefixes():
-            await self._send([("HSET", f"{start}:t", str(tenant_id), version) for tenant_id, version in versions.items()])
+        words = [
+            word
+            for tenant_id, version in versions.items()
+            for word in (states.tenant_field(tenant_id), states.tenant_version(version))
+        ]
+        if words:
+            await self._send([("HSET", states.key(partition), *words) for partition in range(self._count)])
 
     async def write_customers(self, versions: Iterable[tuple[int, int, int]]) -> None:
         """Terms versions of customers: tenant, customer, version."""
-        await self._send([("HSET", self._customer(tenant, customer), "v", version) for tenant, customer, version in versions])
+        await self._add((tenant, customer, State(version)) for tenant, customer, version in versions)
 
     async def write_frozen(self, reasons: Iterable[tuple[int, int, str]]) -> None:
         """Frozen customers: tenant, customer, reason."""
-        await self._send([("HSET", self._customer(tenant, customer), "z", reason) for tenant, customer, reason in reasons])
+        await self._add((tenant, customer, State(frozen=reason)) for tenant, customer, reason in reasons)
 
     async def write_pools(self, pools: Iterable[OpenPool]) -> None:
-        """Pools with what they were opened with and what is left; amounts in text."""
-        await self._send(
-            [
-                (
-                    "HSET",
-                    self._customer(one.tenant_id, one.customer_id),
-                    one.pool,
-                    str(one.left),
-                    f"{one.pool}.o",
-                    str(one.opening),
-                )
-                for one in pools
-            ]
-        )
+        """Pools with what they were opened with and what is left."""
+        await self._add((one.tenant_id, one.customer_id, State(pools={one.pool: Pool(one.opening, one.left)})) for one in pools)
+
+    async def _add(self, parts: Iterable[tuple[int, int, State]]) -> None:
+        """Join parts of customers' states with what is known of them. Nobody else writes: the till is closed."""
+        found: dict[int, dict[str, list[State]]] = defaultdict(lambda: defaultdict(list))
+        for tenant_id, customer_id, part in parts:
+            found[partitions.of(tenant_id, customer_id, self._count)][states.customer_field(customer_id)].append(part)
+        for partition, by_field in found.items():
+            fields = list(by_field)
+            for start in range(0, len(fields), _COMMANDS_AT_ONCE):
+                some = fields[start : start + _COMMANDS_AT_ONCE]
+                known = await self._redis.execute_command("HMGET", states.key(partition), *some)
+                joined = [_joined([states.read(text), *by_field[name]]) for name, text in zip(some, known, strict=True)]
+                words = [word for name, state in zip(some, joined, strict=True) for word in (name, states.write(state))]
+                await self._redis.execute_command("HSET", states.key(partition), *words)
 
     async def write_identities(self, remembered: Iterable[Remembered], generation: int) -> int:
         """Identities, each in the generation it was accepted in; those the script would no longer find are left out."""
@@ -190,5 +198,9 @@ class Remaking:
     def _prefixes(self) -> list[str]:
         return [partitions.prefix(partition) for partition in range(self._count)]
 
-    def _customer(self, tenant_id: int, customer_id: int) -> str:
-        return f"{partitions.prefix(partitions.of(tenant_id, customer_id, self._count))}:c:{customer_id}"
+
+def _joined(parts: Sequence[State]) -> State:
+    """One state of parts that say different things of a customer."""
+    pools = {name: pool for part in parts for name, pool in part.pools.items()}
+    reason = next((part.frozen for part in reversed(parts) if part.frozen is not None), None)
+    return State(max(part.version for part in parts), pools, reason)

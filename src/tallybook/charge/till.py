@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import cast
 
-from tallybook.charge import commands, fence, identities
+from tallybook.charge import commands, fence, identities, states
 from tallybook.charge.commands import Answer, Charge, Outcome, Receipt
 from tallybook.charge.fence import AskBook, Claim, Fence
 from tallybook.charge.lane import Lane, LaneLimits
@@ -16,7 +16,9 @@ from tallybook.charge.lanes import Lanes, Settled
 from tallybook.core import errors, failpoints, partitions, usage_log
 from tallybook.storage import redis
 
-_SCRIPT = resources.files("tallybook.charge").joinpath("charge.lua").read_bytes()
+_PARTS = ("bytes.lua", "amounts.lua", "pools.lua", "charge.lua")
+_SCRIPT = b"\n".join(resources.files("tallybook.charge").joinpath(name).read_bytes() for name in _PARTS)
+_CHANGE_STATE = resources.files("tallybook.charge").joinpath("states.lua").read_bytes()
 _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
 ObserveCall = Callable[[int, float], None]
@@ -115,9 +117,9 @@ class Till:
     async def bump_terms(self, tenant_id: int, customer_id: int | None, version: int) -> None:
         """Tell the till that older terms are stale, for one customer or (None) for all of a tenant. Never lowers a version."""
         if customer_id is None:
-            await self._write("raise", range(self._settings.partitions), "t", str(tenant_id), version)
+            await self._write("tenant", range(self._settings.partitions), states.tenant_field(tenant_id), version)
         else:
-            await self._write("raise", [self._partition(tenant_id, customer_id)], f"c:{customer_id}", "v", version)
+            await self._write("customer", [self._partition(tenant_id, customer_id)], states.customer_field(customer_id), version)
 
     async def read(self, tenant_id: int, customer_id: int) -> CustomerView:
         """What is left in each of a customer's pools now. Raises Unavailable when this is not the till, and RedisError."""
@@ -133,43 +135,51 @@ class Till:
 
     async def _read(self, tenant_id: int, customer_id: int) -> CustomerView | None:
         """None when this is not the till, as far as this process knows it."""
-        prefix = self._prefix(tenant_id, customer_id)
-        meta, tenant_version, state = await redis.atomically(
+        partition = self._partition(tenant_id, customer_id)
+        meta, (tenant_version, known) = await redis.atomically(
             self._redis,
-            ("HMGET", f"{prefix}:m", "epoch", "seq", "closed"),
-            ("HGET", f"{prefix}:t", str(tenant_id)),
-            ("HGETALL", f"{prefix}:c:{customer_id}"),
+            ("HMGET", f"{partitions.prefix(partition)}:m", "epoch", "seq", "closed"),
+            ("HMGET", states.key(partition), states.tenant_field(tenant_id), states.customer_field(customer_id)),
         )
         epoch, sequence, closed = map(redis.text, meta)
         if epoch != self.epoch or closed is not None:
             return None
-        fields = redis.pairs(state)
+        state = states.read(known)
         return CustomerView(
             tenant_version=int(redis.text(tenant_version) or 0),
-            customer_version=int(fields.get(b"v", b"0")),
-            frozen=b"z" in fields,
-            pools=_pools(fields),
+            customer_version=state.version,
+            frozen=state.frozen is not None,
+            pools={name: PoolState(pool.opening or 0, pool.left) for name, pool in state.pools.items()},
             sequence=int(sequence or 0),
         )
 
     async def freeze(self, tenant_id: int, customer_id: int, reason: str) -> None:
         """Refuse every charge of this customer from now on: its pools do not reconcile. `thaw` undoes it."""
-        await self._write("set", [self._partition(tenant_id, customer_id)], f"c:{customer_id}", "z", reason)
+        await self._write("freeze", [self._partition(tenant_id, customer_id)], states.customer_field(customer_id), reason)
 
     async def thaw(self, tenant_id: int, customer_id: int) -> None:
         """Take charges of this customer again."""
-        await self._write("delete", [self._partition(tenant_id, customer_id)], f"c:{customer_id}", "z", "")
+        await self._write("thaw", [self._partition(tenant_id, customer_id)], states.customer_field(customer_id), "")
 
     async def forget(self, generations: int = 4) -> None:
-        """Free the dedupe entries of generations that the script no longer reads."""
+        """Free the dedupe entries of generations that the script no longer reads. Raises RedisError when it could not everywhere."""
+        problem: redis.RedisError | None = None
         for partition in range(self._settings.partitions):
-            prefix = partitions.prefix(partition)
-            epoch, current = map(redis.text, await self._redis.execute_command("HMGET", f"{prefix}:m", "epoch", "generation"))
-            if current is None or epoch != self.epoch:
-                continue
-            for generation in range(int(current) - 1 - generations, int(current) - 1):
-                keys = [identities.key(partition, generation, bucket) for bucket in identities.buckets()]
-                await self._redis.execute_command("UNLINK", *keys)
+            try:
+                await self._forget(partition, generations)
+            except redis.RedisError as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    async def _forget(self, partition: int, generations: int) -> None:
+        meta = f"{partitions.prefix(partition)}:m"
+        epoch, current = map(redis.text, await self._redis.execute_command("HMGET", meta, "epoch", "generation"))
+        if current is None or epoch != self.epoch:
+            return
+        for generation in range(int(current) - 1 - generations, int(current) - 1):
+            keys = [identities.key(partition, generation, bucket) for bucket in identities.buckets()]
+            await self._redis.execute_command("UNLINK", *keys)
 
     async def initialize(self) -> None:
         """Give an empty till this installation's epoch. Raises Unavailable when a partition already belongs to another."""
@@ -222,20 +232,15 @@ class Till:
     def _partition(self, tenant_id: int, customer_id: int) -> int:
         return partitions.of(tenant_id, customer_id, self._settings.partitions)
 
-    def _prefix(self, tenant_id: int, customer_id: int) -> str:
-        return partitions.prefix(self._partition(tenant_id, customer_id))
-
-    async def _write(self, verb: str, numbers: Sequence[int], key: str, field: str, value: redis.Word) -> None:
-        """Set or raise or delete a field in the partitions, if they are this installation's. Raises Unavailable and RedisError.
+    async def _write(self, verb: str, numbers: Sequence[int], field: str, value: redis.Word) -> None:
+        """Change a field of the states as `states.lua` says, if the partitions are this installation's. Raises Unavailable and RedisError.
 
         A cluster does it partition by partition, and perhaps only to some before it raises; to do it again is harmless.
         """
         prefixes = [partitions.prefix(number) for number in numbers]
         groups = self._redis.together(prefixes)
         lots = [[numbers[place] for place in places] for places in groups]
-        outcomes = await asyncio.gather(
-            *(self._write_one(lot, (verb, key, field, value)) for lot in lots), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(self._write_one(lot, (verb, field, value)) for lot in lots), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
@@ -244,7 +249,7 @@ class Till:
         prefixes = [partitions.prefix(number) for number in numbers]
         for is_last in (False, True):
             try:
-                await self._redis.execute_command("EVAL", _WRITE_FIELD, len(prefixes), *prefixes, self.epoch, *words)
+                await self._redis.execute_command("EVAL", _CHANGE_STATE, len(prefixes), *prefixes, self.epoch, *words)
             except redis.ResponseError as error:
                 if is_last:
                     raise fence.unanswered(error) from error
@@ -353,34 +358,8 @@ class Till:
         return reply
 
 
-_WRITE_FIELD = b"""
-local info = redis.pcall('INFO', 'server')
-local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
-local epoch, verb, key, field, value = unpack(ARGV)
-for _, prefix in ipairs(KEYS) do
-    local meta = redis.call('HMGET', prefix .. ':m', 'epoch', 'run', 'closed')
-    if meta[1] ~= epoch then return redis.error_reply('EPOCH partition ' .. prefix .. ' holds ' .. (meta[1] or 'no epoch')) end
-    if meta[3] then return redis.error_reply('CLOSED ' .. meta[3]) end
-    if meta[2] ~= run then return redis.error_reply('RESTARTED since the till was compared with the book') end
-end
-for _, prefix in ipairs(KEYS) do
-    local target = prefix .. ':' .. key
-    if verb == 'delete' then
-        redis.call('HDEL', target, field)
-    elseif verb == 'set' or tonumber(value) > tonumber(redis.call('HGET', target, field) or '0') then
-        redis.call('HSET', target, field, value)
-    end
-end
-"""
-
-
 def _settled(charges: Sequence[Charge], answer: Answer | errors.TallybookError) -> Sequence[Settled]:
     return [answer] * len(charges) if isinstance(answer, errors.TallybookError) else commands.receipts(charges, answer)
-
-
-def _pools(fields: Mapping[bytes, bytes]) -> dict[str, PoolState]:
-    names = [name for name in fields if name not in (b"v", b"z") and not name.endswith(b".o")]
-    return {name.decode(): PoolState(int(fields.get(name + b".o", b"0")), int(fields[name])) for name in names}
 
 
 __all__ = ["Charge", "CustomerView", "Outcome", "PoolState", "Receipt", "Till", "TillSettings"]

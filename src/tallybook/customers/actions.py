@@ -6,7 +6,7 @@ from datetime import datetime
 from tallybook.core import errors, ids
 from tallybook.core.errors import TallybookError
 from tallybook.core.tenant import Tenant
-from tallybook.customers import rules, store
+from tallybook.customers import announcements, rules, store
 from tallybook.customers.model import Customer, CustomerChange, NewCustomer
 from tallybook.storage.postgres import Connection
 from tallybook.tenancy import actions as tenancy
@@ -23,7 +23,10 @@ async def create(connection: Connection, tenant: Tenant, now: datetime, new: New
         if existing is not None:
             return existing
     created = await store.insert(connection, tenant, ids.new("cus"), now, new)
-    return created or await _given_meanwhile(connection, tenant, new)
+    if created is None:
+        return await _given_meanwhile(connection, tenant, new)
+    await announcements.created(connection, tenant, created)
+    return created
 
 
 async def create_each(
@@ -55,6 +58,7 @@ async def update(connection: Connection, tenant: Tenant, now: datetime, referenc
     updated = await store.update(connection, changed, now)
     if updated is None:
         raise _taken(changed.external_id)
+    await announcements.updated(connection, tenant, updated)
     return updated
 
 

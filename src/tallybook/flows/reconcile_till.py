@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tallybook.charge import states
 from tallybook.core import partitions as partition_names
 from tallybook.core import usage_log
 from tallybook.core.pools import PURCHASED_CREDITS
@@ -63,7 +64,7 @@ async def chunks(database: Pool, client: Redis, partitions: int) -> list[Chunk]:
     """All customers that the book or the till has pools of."""
     async with database.acquire() as connection:
         tenants = await sums.customers(connection)
-    found = _chunks(tenants, await _customers_of_till(client), partitions)
+    found = _chunks(tenants, await _customers_of_till(client, partitions), partitions)
     return [Chunk(partition, customer_ids, tenants) for partition, customer_ids in found]
 
 
@@ -102,13 +103,17 @@ def _chunks(tenants: Mapping[int, int], till: Mapping[int, set[int]], partitions
     ]
 
 
-async def _customers_of_till(client: Redis) -> dict[int, set[int]]:
+async def _customers_of_till(client: Redis, partitions: int) -> dict[int, set[int]]:
     """Customers that the till has a state of, by partition."""
-    found: dict[int, set[int]] = defaultdict(set)
-    async for keys in redis.scan(client, "{p*}:c:*"):
-        for key in keys:
-            tag, _, customer_id = key.decode().split(":")
-            found[int(tag.strip("{p}"))].add(int(customer_id))
+    found: dict[int, set[int]] = {}
+    for partition in range(partitions):
+        own, cursor = set[int](), b"0"
+        while True:
+            cursor, words = await client.execute_command("HSCAN", states.key(partition), cursor, "COUNT", 1000)
+            own.update(int(name) for name in words[::2] if states.is_customer(name))
+            if cursor == b"0":
+                break
+        found[partition] = own
     return found
 
 
@@ -128,32 +133,18 @@ async def _compare_chunk(
     raise _EntriesLostError
 
 
-@dataclass(frozen=True, slots=True)
-class _TillPool:
-    """What the till holds of a pool; `opening` is None for one that no terms have opened."""
-
-    left: int
-    opening: int | None
-
-
 async def _read_till(
     client: Redis, partition: int, customer_ids: Sequence[int]
-) -> tuple[int, dict[PoolKey, _TillPool], dict[int, int]]:
+) -> tuple[int, dict[PoolKey, states.Pool], dict[int, int]]:
     """The partition's last sequence and, at that very moment, the customers' pools and the versions of their terms."""
-    prefix = partition_names.prefix(partition)
-    sequence, *states = await redis.atomically(
-        client, ("HGET", f"{prefix}:m", "seq"), *[("HGETALL", f"{prefix}:c:{customer_id}") for customer_id in customer_ids]
+    sequence, texts = await redis.atomically(
+        client,
+        ("HGET", f"{partition_names.prefix(partition)}:m", "seq"),
+        ("HMGET", states.key(partition), *map(states.customer_field, customer_ids)),
     )
-    found: dict[PoolKey, _TillPool] = {}
-    versions: dict[int, int] = {}
-    for customer_id, state in zip(customer_ids, states, strict=True):
-        fields = {name.decode(): value for name, value in redis.pairs(state).items()}
-        versions[customer_id] = int(fields.get("v", b"0"))
-        for name, left in fields.items():
-            if name == PURCHASED_CREDITS or ("." in name and not name.endswith(".o")):
-                opening = fields.get(f"{name}.o")
-                found[customer_id, name] = _TillPool(int(left), None if opening is None else int(opening))
-    return int(sequence or 0), found, versions
+    known = {customer_id: states.read(text) for customer_id, text in zip(customer_ids, texts, strict=True)}
+    found = {(customer_id, name): pool for customer_id, state in known.items() for name, pool in state.pools.items()}
+    return int(sequence or 0), found, {customer_id: state.version for customer_id, state in known.items()}
 
 
 async def _other_terms(
@@ -203,7 +194,7 @@ def _moved(before: PoolState, movement: Movement) -> PoolState:
 
 
 def _differences(
-    expected: Mapping[PoolKey, PoolState], till: Mapping[PoolKey, _TillPool], tenants: Mapping[int, int], totals: _Totals
+    expected: Mapping[PoolKey, PoolState], till: Mapping[PoolKey, states.Pool], tenants: Mapping[int, int], totals: _Totals
 ) -> list[PoolDifference]:
     found: list[PoolDifference] = []
     for key in sorted(expected.keys() | till.keys()):
@@ -222,13 +213,13 @@ def _differences(
     return found
 
 
-def _differs(state: PoolState, held: _TillPool | None) -> bool:
+def _differs(state: PoolState, held: states.Pool | None) -> bool:
     if held is None:
         return not state.closed or state.balance != 0
     return held.left != state.balance or (state.closed and (held.opening is not None or held.left != 0))
 
 
-def _opening_differs(pool: str, state: PoolState, held: _TillPool) -> bool:
+def _opening_differs(pool: str, state: PoolState, held: states.Pool) -> bool:
     """Purchased credits need no opening; any other pool that lacks it would be opened again by its next use."""
     if state.closed or (held.opening is None and pool == PURCHASED_CREDITS):
         return False
@@ -239,13 +230,13 @@ async def logs(database: Pool, client: Redis, partitions: int) -> list[Sum]:
     """Whether each log is dense up to the till's sequence, the book not beyond it, and the till the book's own."""
     numbers = range(partitions)
     before = await store.offsets(database, numbers)
-    states = [await _log_state(client, partition) for partition in numbers]
+    found = [await _log_state(client, partition) for partition in numbers]
     after = await store.offsets(database, numbers)
-    beyond = [f"partition {number}" for number in numbers if before.get(number, 0) > states[number].sequence]
-    holes = [f"partition {number}" for number in numbers if not states[number].is_whole(after.get(number, 0))]
+    beyond = [f"partition {number}" for number in numbers if before.get(number, 0) > found[number].sequence]
+    holes = [f"partition {number}" for number in numbers if not found[number].is_whole(after.get(number, 0))]
     async with database.acquire() as connection:
         epoch = await sums.epoch(connection)
-    strange = [f"partition {number}" for number in numbers if epoch is not None and states[number].epoch not in (None, epoch)]
+    strange = [f"partition {number}" for number in numbers if epoch is not None and found[number].epoch not in (None, epoch)]
     return [
         sums.none_of("logs with missing entries", holes),
         sums.none_of("book offsets beyond the till's sequence", beyond),

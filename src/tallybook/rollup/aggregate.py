@@ -114,7 +114,7 @@ def _storable() -> pl.Expr:
         *[pl.col(name).min() >= -rules.INT64_MAX for name in (*_SUMMED, "outcome", "pool_left", "spare_left")],
         pl.col("occurred_at_ms").is_between(0, rules.MOMENT_MS_MAX).all(),
         *[pl.col(name).is_between(0, rules.MOMENT_MS_MAX // 1000).all() for name in rules.SECOND_FIELDS],
-        (~_SET | change.is_between(-rules.INT64_MAX, rules.INT64_MAX)).all(),
+        (~_SET | ~pl.col("kept") | change.is_between(-rules.INT64_MAX, rules.INT64_MAX)).all(),
         (~_USAGE | pl.col("outcome").is_between(0, pl.col("amount"))).all(),
         (~_VOID | pl.col("outcome").is_between(pl.col("amount"), 0)).all(),
         (~_ADJUSTMENT | pl.col("outcome").is_between(pl.min_horizontal(pl.col("amount"), 0), 0)).all(),

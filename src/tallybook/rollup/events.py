@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +15,7 @@ from tallybook.storage import queries
 from tallybook.storage.postgres import Querying, Row
 
 _SQL = queries.load("tallybook.rollup")
+_FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(Record))
 
 
@@ -63,9 +64,17 @@ async def find(connection: Querying, tenant: Tenant, digest: bytes) -> Booked | 
 
 async def _counted(connection: Querying, digests: Iterable[bytes], since: datetime, *, each: int | None) -> list[Booked]:
     """Usage under these identities since a time, the first so many of each in the order of the log."""
-    wanted = list(digests)
+    last: datetime | None = await connection.fetchval(_SQL["last_accepted"])
+    if last is None:
+        return []
+    wanted, days = list(digests), list(range(_day(since), _day(last) + 2))
     low = [int.from_bytes(digest[:6]) for digest in wanted]
-    return [_booked(row) for row in await connection.fetch(_SQL["usage_by_identity"], wanted, since, low, each)]
+    return [_booked(row) for row in await connection.fetch(_SQL["usage_by_identity"], wanted, since, low, each, days)]
+
+
+def _day(moment: datetime) -> int:
+    """As `usage_events.identity` begins with; a clock that was put back a little is covered by a day more."""
+    return (moment - _FIRST_DAY).days
 
 
 async def void_of(connection: Querying, booked: Booked) -> Booked | None:

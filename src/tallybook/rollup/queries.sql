@@ -170,28 +170,29 @@ LEFT JOIN billing_periods AS p ON p.subscription_id = s.id AND p.starts_at = $2
 WHERE s.id = $1;
 
 -- name: usage_by_identity
--- The usage that was first counted under each of these identities since a time; one probe of an index for each day until the book's last.
-WITH days AS MATERIALIZED (
-    SELECT starts_at, starts_at + interval '1 day' AS ends_at, (extract(epoch FROM starts_at)::bigint / 86400 - 18262) << 48 AS high
-    FROM generate_series(
-        date_trunc('day', $2::timestamptz, 'UTC'), (SELECT max(accepted_at) FROM log_offsets) + interval '1 day', interval '1 day'
-    ) AS starts_at
-)
+-- The usage that was first counted ($4: how often) under each of these identities since a time; one probe of an index for each of the
+-- days $5, counted from 2020.
 SELECT e.*
 FROM unnest($1::bytea[], $3::bigint[]) AS wanted (digest, low)
 CROSS JOIN LATERAL (
     SELECT counted.*
-    FROM days
+    FROM (
+        SELECT n << 48 AS high, timestamptz '2020-01-01 00:00+00' + n * interval '24 hours' AS starts_at FROM unnest($5::bigint[]) AS n
+    ) AS days
     CROSS JOIN LATERAL (
         SELECT * FROM usage_events AS u
         WHERE
             u.identity = days.high + wanted.low AND u.digest = wanted.digest AND u.kind = 0
-            AND u.accepted_at >= $2 AND u.accepted_at >= days.starts_at AND u.accepted_at < days.ends_at
+            AND u.accepted_at >= $2 AND u.accepted_at >= days.starts_at AND u.accepted_at < days.starts_at + interval '24 hours'
         OFFSET 0
     ) AS counted
     ORDER BY counted.seq, counted.position
     LIMIT $4
 ) AS e;
+
+-- name: last_accepted
+-- When the till took the last of what the book has read.
+SELECT max(accepted_at) FROM log_offsets;
 
 -- name: first_day_of_usage
 -- When the oldest month of events that is there begins.

@@ -36,6 +36,8 @@ async def create(connection: Connection, tenant: Tenant, now: datetime, order: O
     await period_store.insert(connection, subscription.id, tenant.id, usage_period_at(subscription, now), edition)
     await tenancy.bump_customer_terms(connection, tenant, customer.id)
     await announcements.created(connection, tenant, subscription)
+    if subscription.status == "trialing":
+        await announcements.trial_started(connection, tenant, subscription)
     return subscription
 
 
@@ -57,7 +59,7 @@ async def cancel(
     else:
         await store.schedule_cancellation(connection, subscription.id, cycle_at(subscription, now).ends_at, reason, now)
         subscription = await store.by_id(connection, subscription.id)
-        await announcements.updated(connection, tenant, subscription)
+        await announcements.cancellation_scheduled(connection, tenant, subscription)
     await tenancy.bump_customer_terms(connection, tenant, subscription.customer_id)
     return subscription
 
@@ -75,7 +77,7 @@ async def uncancel(connection: Connection, tenant: Tenant, now: datetime, public
     await store.unschedule_cancellation(connection, subscription.id, now)
     subscription = await store.by_id(connection, subscription.id)
     await tenancy.bump_customer_terms(connection, tenant, subscription.customer_id)
-    await announcements.updated(connection, tenant, subscription)
+    await announcements.cancellation_revoked(connection, tenant, subscription, cycle_at(subscription, now))
     return subscription
 
 
@@ -96,7 +98,8 @@ async def move_on(connection: Connection, subscription: Subscription, ended: Usa
         edition = replace(edition, price=ended.edition.price)
     await period_store.insert(connection, subscription.id, ended.tenant.id, following, edition)
     if ended.ends_at == subscription.trial_ends_at and await store.activate(connection, subscription.id, now):
-        return await store.by_id(connection, subscription.id)
+        subscription = await store.by_id(connection, subscription.id)
+        await announcements.trial_expired(connection, ended.tenant, subscription)
     return subscription
 
 

@@ -30,9 +30,29 @@ async def activated(
     await tenancy.announce(connection, tenant, "subscription.activated", _identity(subscription) | about | invoice)
 
 
-async def updated(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
-    """A cancellation was scheduled or taken back."""
+async def cancellation_scheduled(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
+    """A subscription will end with its cycle; also told by the older name of any change."""
+    ending = _ending(subscription)
+    await tenancy.announce(connection, tenant, "subscription.updated", _identity(subscription) | ending)
+    about = {"effectiveAt": ending.pop("endDate")}
+    await tenancy.announce(connection, tenant, "subscription.cancellation_scheduled", _identity(subscription) | ending | about)
+
+
+async def cancellation_revoked(connection: Connection, tenant: Tenant, subscription: Subscription, cycle: Period) -> None:
+    """A subscription goes on after all."""
     await tenancy.announce(connection, tenant, "subscription.updated", _identity(subscription) | _ending(subscription))
+    about = {"currentPeriodEnd": clock.iso(cycle.ends_at)}
+    await tenancy.announce(connection, tenant, "subscription.cancellation_revoked", _identity(subscription) | about)
+
+
+async def trial_started(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
+    """A subscription begins with a trial."""
+    await tenancy.announce(connection, tenant, "trial.started", _identity(subscription) | _trial(subscription))
+
+
+async def trial_expired(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
+    """A trial has run out and the subscription is active."""
+    await tenancy.announce(connection, tenant, "trial.expired", _identity(subscription) | _trial(subscription))
 
 
 async def canceled(connection: Connection, tenant: Tenant, subscription: Subscription) -> None:
@@ -53,4 +73,12 @@ def _ending(subscription: Subscription) -> dict[str, object]:
         "canceledAt": None if subscription.canceled_at is None else clock.iso(subscription.canceled_at),
         "cancelReason": subscription.cancel_reason,
         "endDate": None if subscription.cancel_at is None else clock.iso(subscription.cancel_at),
+    }
+
+
+def _trial(subscription: Subscription) -> dict[str, object]:
+    return {
+        "planId": subscription.plan_public_id,
+        "planName": subscription.plan_name,
+        "trialEndsAt": None if subscription.trial_ends_at is None else clock.iso(subscription.trial_ends_at),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tallybook import cli
+from tallybook.cli import commands
 from tallybook.cli.ports import SharedPort
 from tallybook.embedded.failures import EmbeddedError
 
@@ -21,8 +22,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
-def test_every_command_explains_itself(command: cli.Command, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", commands.COMMANDS, ids=lambda command: command.name)
+def test_every_command_explains_itself(command: commands.Command, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command.name, "--help"])
     assert end.value.code == 0

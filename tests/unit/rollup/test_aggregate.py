@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import cast
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.core.usage_log import Kind, Record
-from tallybook.rollup import aggregate, copy_rows, decoding
+from tallybook.rollup import aggregate, copy_rows, decoding, rules
 from tallybook.rollup.model import Effects, RawEntry
 from tests.support import copy_format
 from tests.support import log_builder as log
@@ -57,6 +58,36 @@ def test_a_set_adjusts_by_the_difference_to_what_was_left() -> None:
     found = effects(log.raw(1, [(log.change(Kind.SET, 70), "100")]))
     assert found.pools == [(1, log.POOL, 1, 0, 0, -30, 0, False)]
     assert row_of(found)["amount"] == 30
+
+
+@pytest.mark.parametrize(
+    ("left", "total", "fits"), [(2**62, -(2**62), False), (2**62, -(2**62) + 1, True), (-1, 2**63 - 1, False)]
+)
+def test_a_set_whose_change_no_column_holds_is_quarantined_and_its_pool_set(left: int, total: int, fits: bool) -> None:  # noqa: FBT001
+    found = effects(log.raw(1, [log.usage("a"), (log.change(Kind.SET, total), str(left))]))
+    assert [pool[5] for pool in found.pools] == [total - left]
+    assert found.events == 1 + fits
+    assert [(item.position, item.booked) for item in found.quarantined] == ([] if fits else [(1, True)])
+
+
+def test_identities_of_other_lengths_stand_beside_others() -> None:
+    odd = msgspec.structs.replace(log.usage("odd"), digest=b"short")
+    found = effects(log.raw(1, [log.usage("a"), odd, log.usage("b", fingerprint=b"")]))
+    assert [row_of(found, number)["digest"] for number in range(3)] == [log.usage("a").digest, b"short", log.usage("b").digest]
+    assert [row_of(found, number)["event_id"] for number in range(3)] == ["a", "odd", "b"]
+    assert row_of(found, 2)["fingerprint"] == b""
+
+
+def test_an_identity_begins_with_the_day_it_was_accepted_on() -> None:
+    found = effects(log.raw(1, [log.usage("a")]))
+    day, start = divmod(cast("int", row_of(found)["identity"]), 2**48)
+    assert day == (datetime.fromtimestamp(log.ACCEPTED_MS / 1000, UTC) - datetime(2020, 1, 1, tzinfo=UTC)).days
+    assert start.to_bytes(6) == log.usage("a").digest[:6]
+
+
+@pytest.mark.parametrize(("events", "seconds"), [(0, 0.1), (500, 0.1), (1000, 0.2), (100_000, 0.5)])
+def test_the_more_a_pass_had_the_longer_the_next_one_gathers(events: int, seconds: float) -> None:
+    assert rules.gather_s(events) == seconds
 
 
 def test_an_expiry_takes_what_was_left_and_closes_the_pool() -> None:

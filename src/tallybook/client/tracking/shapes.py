@@ -77,9 +77,13 @@ def data_of(event: bytes) -> bytes:
 def parsed(event: bytes) -> Mapping[str, Any]:
     """The object that an event's data is, or an empty one."""
     try:
-        found = json.loads(data_of(event))
+        # Nearly always the data is one line, and the last one.
+        found = json.loads(event[event.find(b"data:") + 5 :].decode())
     except ValueError:
-        return {}
+        try:
+            found = json.loads(data_of(event))
+        except ValueError:
+            return {}
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
@@ -193,13 +197,17 @@ class ResponsesShape(SimpleShape):
         """Only the last event is read."""
         if self._keep_output:
             self._keep(data)
-        if any(name in data for name in self._LAST):
-            for event in split(data):
-                if any(name in event[: self._HEAD_BYTES] for name in self._LAST):
-                    self.body(parsed(event).get("response"))
-                    self.is_over = True
+        for name in self._LAST:
+            if name in data:
+                self._look_for(name, data)
         self.is_over = self.is_over or tells_error(data)
         return data
+
+    def _look_for(self, name: bytes, data: bytes) -> None:
+        for start, end in with_name(data, name):
+            if name in data[start : min(end, start + self._HEAD_BYTES)]:
+                self.body(parsed(data[start:end]).get("response"))
+                self.is_over = True
 
     def _keep(self, data: bytes) -> None:
         deltas = [parsed(data[start:end]) for start, end in with_name(data, b"response.output_text.delta")]

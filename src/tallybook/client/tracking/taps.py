@@ -56,6 +56,12 @@ class _Tap:
         if not self._is_reading and not self._is_handed_over:
             self._observation.finish()
 
+    def _let_go(self, *taps: str) -> None:
+        """Give a closed response its own methods back: response and tap hold each other, and would wait for Python to look for such."""
+        own = cast("dict[str, Any]", vars(self._response))
+        for name in taps:
+            own.pop(name, None)
+
     def _unread(self) -> Any:
         """A response that reads the same stream from its start, without the tap and as if nobody had closed it."""
         kind = cast("Any", type(self._response))
@@ -118,6 +124,7 @@ class SyncTap(_Tap):
         else:
             self._close()
             self._finish_if_idle()
+            self._let_go("iter_bytes", "close")
 
 
 class AsyncTap(_Tap):
@@ -167,3 +174,4 @@ class AsyncTap(_Tap):
         else:
             await self._aclose()
             self._finish_if_idle()
+            self._let_go("aiter_bytes", "aclose")

@@ -87,18 +87,21 @@ def of_openai_chat(response: Any) -> Usage | None:
 
 def of_openai_responses(response: Any) -> Usage | None:
     """The Responses API."""
-    usage = get(response, "usage")
-    if usage is None:
+    answer = held(response)
+    told = answer.get("usage") or get(response, "usage")
+    if told is None:
         return None
+    usage = held(told)
+    details = held(usage.get("input_tokens_details"))
     return Usage(
-        text(response, "id"),
-        text(response, "model"),
-        number(usage, "input_tokens"),
-        number(usage, "output_tokens"),
-        number(usage, "input_tokens_details", "cached_tokens"),
-        number(usage, "input_tokens_details", "cache_write_tokens"),
-        service_tier=_tier(response),
-        web_searches=sum(1 for item in _items(get(response, "output")) if _is_search(item)),
+        _word(answer, "id"),
+        _word(answer, "model"),
+        _count(usage, "input_tokens"),
+        _count(usage, "output_tokens"),
+        _count(details, "cached_tokens"),
+        _count(details, "cache_write_tokens"),
+        service_tier=_TIERS.get(_word(answer, "service_tier") or ""),
+        web_searches=sum(1 for item in _items(answer.get("output")) if _is_search(item)),
     )
 
 
@@ -144,10 +147,6 @@ def of_gemini(response: Any) -> Usage | None:
         number(usage, "candidatesTokenCount") + number(usage, "thoughtsTokenCount"),
         number(usage, "cachedContentTokenCount"),
     )
-
-
-def _tier(value: Any) -> str | None:
-    return _TIERS.get(text(value, "service_tier") or "")
 
 
 def texts_of(value: Any) -> list[str]:

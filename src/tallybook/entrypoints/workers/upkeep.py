@@ -19,14 +19,18 @@ _HOUR_S = 3600.0
 async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
     """Once an hour: free old dedupe generations in the till and what the book keeps only for a time; make the coming month."""
     while not stop.is_set():
-        try:
-            await services.till.forget()
-            await rollup.make_months(services.database, [], services.clock())
-            await forget_in_book(services, stop)
-            await retention.drop_old(services.database, services.clock(), services.settings.raw_events_months)
-        except (*postgres.TRANSIENT_ERRORS, postgres.LockNotAvailableError, redis.RedisError) as error:
-            _LOG.warning("upkeep waits: %s: %s", type(error).__name__, error)
+        for duty in (services.till.forget, lambda: _tidy_book(services, stop)):
+            try:
+                await duty()
+            except (*postgres.TRANSIENT_ERRORS, postgres.LockNotAvailableError, redis.RedisError) as error:
+                _LOG.warning("upkeep waits: %s: %s", type(error).__name__, error)
         await pause.rest(stop, _HOUR_S)
+
+
+async def _tidy_book(services: Services, stop: asyncio.Event) -> None:
+    await rollup.make_months(services.database, [], services.clock())
+    await forget_in_book(services, stop)
+    await retention.drop_old(services.database, services.clock(), services.settings.raw_events_months)
 
 
 async def forget_in_book(services: Services, stop: asyncio.Event) -> None:
