@@ -40,6 +40,8 @@ def problems(value: object, schema: Json, where: str) -> list[str]:
         fits = isinstance(value, TYPES[schema["type"]]) and (schema["type"] == "boolean" or not isinstance(value, bool))
         return [] if fits else [f"{where} is {value!r}, not {schema['type']}"]
     assert isinstance(value, dict), where
+    if "properties" not in schema:  # metadata: anything
+        return []
     given, known = cast("Json", value), cast("Json", schema["properties"])
     found = [f"{where}.{name} is missing" for name in schema["required"] if name not in given]
     found += [f"{where}.{name} is unknown" for name in given if name not in known]

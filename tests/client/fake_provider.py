@@ -18,8 +18,8 @@ from tests.client import fake_formats
 from tests.client.fake_formats import Answer, Json, Served, Tokens
 
 EVENTS_BEFORE_TROUBLE = 3
-BEFORE_DISCONNECT_S = 0.05
-"""Some clients drop what they have not read yet when the connection ends."""
+BEFORE_DISCONNECT_S = 0.25
+"""aiohttp, which google-genai uses, drops what it has not read yet when the connection ends."""
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(self.fake.trouble.pause_s)
             if self.fake.trouble.cut == "disconnect":
-                time.sleep(BEFORE_DISCONNECT_S)
+                time.sleep(BEFORE_DISCONNECT_S if "streamGenerateContent" in self.path else 0)
             else:
                 self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tallybook.storage import postgres
+from tallybook.storage import postgres, queries
 from tallybook.storage.redis import Redis
 from tests.support import billing
 from tests.support.billing import World, line
@@ -33,6 +33,17 @@ async def test_a_month_bills_its_base_in_advance_and_its_overage_afterwards(worl
     [item] = run["items"]
     assert (item["outcome"], item["invoiceNumber"], item["customerName"]) == ("invoiced", second["invoiceNumber"], "Ada")
     assert await world.periods(subscription) == [("2026-01-31", "2026-02-28", "closed"), ("2026-02-28", "2026-03-31", "open")]
+
+
+async def test_looking_for_what_has_ended_costs_the_same_however_many_periods_are_open(world: World) -> None:
+    """It is looked for several times a second. Mutant: all open periods are read and compared with their tenants' clocks."""
+    statement = queries.load("tallybook.subscriptions")["due_periods"]
+    async with world.services.database.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        rows = await connection.fetch(f"EXPLAIN (COSTS OFF) {statement}", world.services.clock(), 100, None)
+    plan = "\n".join(row[0] for row in rows)
+    assert "billing_periods_closing" in plan
+    assert "Index Cond: ((tenant_id = clocks.id) AND (ends_at <=" in plan
 
 
 async def test_a_shorter_run_that_reaches_no_boundary_bills_nothing(world: World) -> None:

@@ -1001,9 +1001,9 @@ CREATE INDEX alerts_by_tenant ON public.alerts USING btree (tenant_id, id);
 
 CREATE INDEX api_keys_by_tenant ON public.api_keys USING btree (tenant_id, created_at);
 
-CREATE INDEX billing_periods_deadlines ON public.billing_periods USING btree (tenant_id, ends_at) WHERE (state <> 'closed'::text);
+CREATE INDEX billing_periods_closing ON public.billing_periods USING btree (subscription_id) WHERE (state = 'closing'::text);
 
-CREATE INDEX billing_periods_due ON public.billing_periods USING btree (deferred_at NULLS FIRST, ends_at) WHERE (state <> 'closed'::text);
+CREATE INDEX billing_periods_deadlines ON public.billing_periods USING btree (tenant_id, ends_at) WHERE (state <> 'closed'::text);
 
 CREATE UNIQUE INDEX billing_periods_one_open ON public.billing_periods USING btree (subscription_id) WHERE (state <> 'closed'::text);
 

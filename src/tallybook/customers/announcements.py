@@ -1,4 +1,4 @@
-"""What customers tell the outside about themselves: the customer as the API shows it."""
+"""What customers tell the outside about themselves: the customer as the API shows it, with empty metadata where it has none."""
 
 from tallybook.core import clock
 from tallybook.core.tenant import Tenant
@@ -26,7 +26,7 @@ def _shown(customer: Customer) -> dict[str, object]:
         "taxDocument": customer.tax_document,
         "documentType": None,
         "timezone": customer.timezone,
-        "metadata": customer.metadata,
+        "metadata": customer.metadata or {},
         "createdAt": clock.iso(customer.created_at),
         "updatedAt": clock.iso(customer.updated_at),
     }

@@ -98,13 +98,23 @@ FOR UPDATE OF p;
 -- $1 is the real time less the grace for events under way; a simulated clock has no grace. $3: of one tenant only.
 SELECT p.subscription_id, p.tenant_id, t.organization_id, t.livemode, s.customer_id, p.starts_at, p.ends_at, p.state, p.closing_seq,
     p.feature_revision, p.price_revision
-FROM billing_periods AS p
+FROM (
+    SELECT * FROM billing_periods WHERE state = 'closing'
+    UNION ALL
+    SELECT ended.*
+    FROM tenants AS clocks
+    CROSS JOIN LATERAL (
+        SELECT * FROM billing_periods AS o
+        WHERE
+            o.tenant_id = clocks.id AND o.state = 'open' AND o.state <> 'closed'
+            AND o.ends_at <= coalesce(clocks.simulated_at, $1::timestamptz)
+        OFFSET 0
+    ) AS ended
+    WHERE $3::integer IS NULL OR clocks.id = $3
+) AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 INNER JOIN tenants AS t ON t.id = p.tenant_id
-WHERE
-    p.state <> 'closed'
-    AND (p.state = 'closing' OR p.ends_at <= coalesce(t.simulated_at, $1))
-    AND ($3::integer IS NULL OR p.tenant_id = $3)
+WHERE $3::integer IS NULL OR p.tenant_id = $3
 ORDER BY p.deferred_at NULLS FIRST, p.ends_at, p.subscription_id
 LIMIT $2;
 

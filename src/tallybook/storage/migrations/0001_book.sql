@@ -230,7 +230,7 @@ CREATE TABLE billing_periods (
     CHECK (starts_at < ends_at)
 );
 CREATE UNIQUE INDEX billing_periods_one_open ON billing_periods (subscription_id) WHERE state <> 'closed';
-CREATE INDEX billing_periods_due ON billing_periods (deferred_at NULLS FIRST, ends_at) WHERE state <> 'closed';
+CREATE INDEX billing_periods_closing ON billing_periods (subscription_id) WHERE state = 'closing';
 CREATE INDEX billing_periods_deadlines ON billing_periods (tenant_id, ends_at) WHERE state <> 'closed';
 CREATE INDEX billing_periods_unexpired ON billing_periods (closed_at) WHERE state = 'closed' AND expired_at IS NULL;
 
