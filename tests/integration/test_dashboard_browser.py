@@ -184,7 +184,9 @@ async def test_a_wide_window_shows_every_column(desk: Desk) -> None:
     """Mutant: a plan's name may not be broken."""
     await desk.look(1600)
     plans = "document.querySelectorAll('#invoices-table td:nth-child(3), #low-table td:nth-child(4)')"
-    await desk.tab.run(f"{plans}.forEach((cell) => {{ cell.textContent = 'Enterprise with credits, priority support and seats' }})")
+    await desk.tab.run(
+        f"{plans}.forEach((cell) => {{ cell.textContent = 'Enterprise with credits, priority support and seats' }})"
+    )
     assert await desk.tab.run(CLIPPED) == []
 
 
