@@ -15,6 +15,7 @@ from tallybook.charge import commands
 from tallybook.charge.commands import Charge
 from tallybook.charge.till import PoolState
 from tallybook.core import usage_log
+from tallybook.core.pools import PURCHASED_CREDITS
 from tallybook.core.usage_log import Kind
 from tests.properties import till_charges
 from tests.properties.till_charges import TENANTS, Terms, Wish, amounts, customers, openings, wishes
@@ -224,10 +225,17 @@ class TillMachine(RuleBasedStateMachine):
         return [till_charges.usage(wish, self.terms[wish.customer][-2:][0 if wish.behind else -1]) for wish in batch]
 
     def _repriced(self, charge: Charge) -> Charge:
-        """As a process sends it again that knows the terms of now; a pool's end is not priced."""
-        if charge.record.kind == Kind.EXPIRY:
+        """As a process sends it again that knows the terms of now, which name another pool once a period has ended.
+
+        The end of a pool is not priced.
+        """
+        record = charge.record
+        if record.kind == Kind.EXPIRY:
             return charge
-        now = self._now(charge.record.customer_id)
+        now = self._now(record.customer_id)
+        if record.pool != PURCHASED_CREDITS:
+            record = msgspec.structs.replace(record, pool=now.pool(record.customer_id))
+            charge = msgspec.structs.replace(charge, record=record, opening=now.opening)
         return msgspec.structs.replace(charge, tenant_version=now.tenant_version, customer_version=now.customer_version)
 
     def _tell(self, process: int, customer_id: int) -> None:

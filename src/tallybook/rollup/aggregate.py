@@ -165,7 +165,10 @@ def _ledger_kind() -> pl.Expr:
 
 
 def _openings(decoded: Decoded) -> pl.DataFrame:
-    """Openings as pool changes. Within an entry they come before its records."""
+    """Openings as pool changes. Within an entry they come before its records.
+
+    So a pool that ended stays closed: terms that name the next one are told first, and what was priced with older ones is stale.
+    """
     columns = list(zip(*decoded.openings, strict=True)) or [()] * 6
     seqs, accepted_ms, tenants, customers, names, deltas = columns
     frame = pl.DataFrame(
