@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import cast
+from typing import TypeVar, cast
 
 from tallybook.charge import commands, fence, identities, states
 from tallybook.charge.commands import Answer, Charge, Outcome, Receipt
@@ -21,6 +21,7 @@ _SCRIPT = b"\n".join(resources.files("tallybook.charge").joinpath(name).read_byt
 _CHANGE_STATE = resources.files("tallybook.charge").joinpath("states.lua").read_bytes()
 _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
+Reply = TypeVar("Reply")
 ObserveCall = Callable[[int, float], None]
 """Told after each call: how many charges it carried and how many seconds it took."""
 
@@ -283,17 +284,14 @@ class Till:
 
     async def _charge_apart(self, packed: Mapping[int, tuple[bytes, bytes]]) -> list[Answer | errors.TallybookError]:
         epoch, told, window = self.epoch, self._fence.told, self.hot_window_s
-        failpoints.reach("charge.before_script")
+        calls: list[tuple[redis.Word, ...]] = [
+            ("EVALSHA", _SCRIPT_SHA, 1, partitions.prefix(number), epoch, window, *arguments, told[number])
+            for number, arguments in packed.items()
+        ]
         try:
-            replies = await self._redis.replies(
-                [
-                    ("EVALSHA", _SCRIPT_SHA, 1, partitions.prefix(number), epoch, window, *arguments, told[number])
-                    for number, arguments in packed.items()
-                ]
-            )
+            replies = await _between_failpoints(self._redis.replies(calls))
         except redis.RedisError as error:
             raise fence.unanswered(error) from error
-        failpoints.reach("charge.after_script")
         answers: list[Answer | errors.TallybookError] = []
         for number, reply in zip(packed, replies, strict=True):
             if isinstance(reply, redis.RedisError):
@@ -335,9 +333,7 @@ class Till:
         epoch, told = self.epoch, self._fence.told
         keys = [partitions.prefix(number) for number in packed]
         words = [word for number, arguments in packed.items() for word in (*arguments, told[number])]
-        failpoints.reach("charge.before_script")
-        answers = commands.unpack(await self._evaluate(len(keys), *keys, epoch, self.hot_window_s, *words))
-        failpoints.reach("charge.after_script")
+        answers = commands.unpack(await _between_failpoints(self._evaluate(len(keys), *keys, epoch, self.hot_window_s, *words)))
         for number, answer in zip(packed, answers, strict=True):
             self._fence.note(epoch, number, answer[0])
         return answers
@@ -356,6 +352,14 @@ class Till:
             reply = await self._redis.execute_command("EVAL", _SCRIPT, *arguments)
         assert isinstance(reply, bytes)
         return reply
+
+
+async def _between_failpoints(asking: Awaitable[Reply]) -> Reply:
+    """What the till answers; an API process can be told to die before it asks and when it has the answer."""
+    failpoints.reach("charge.before_script")
+    reply = await asking
+    failpoints.reach("charge.after_script")
+    return reply
 
 
 def _settled(charges: Sequence[Charge], answer: Answer | errors.TallybookError) -> Sequence[Settled]:
