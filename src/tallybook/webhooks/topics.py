@@ -28,3 +28,12 @@ _BY_FAMILY: Final = {
 }
 KNOWN: Final = frozenset(f"{family}.{what}" for family, every in _BY_FAMILY.items() for what in every.split()) | frozenset(OWN)
 """Names an endpoint can ask for. One that nothing here announces is taken, so that code written for the wire runs unchanged."""
+
+ANNOUNCED: Final = (
+    *("subscription.created", "subscription.activated", "subscription.updated", "subscription.canceled"),
+    *("subscription.cancellation_scheduled", "subscription.cancellation_revoked", "trial.started", "trial.expired"),
+    *("customer.created", "customer.updated", "invoice.created"),
+    *("balance.low", "balance.depleted", "credits.low", "credits.depleted", "quota.threshold_reached", "quota.exceeded"),
+    *OWN,
+)
+"""Those of them that happen here."""

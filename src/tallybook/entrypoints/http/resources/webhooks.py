@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from tallybook.core import clock, cursors, errors
 from tallybook.entrypoints import webhook_sender
 from tallybook.entrypoints.http.routing import Call, ListQuery, Operation, Page
-from tallybook.webhooks import actions, addresses, model, rules, store
+from tallybook.webhooks import actions, addresses, model, rules, store, topics
 from tallybook.webhooks.sealing import Keeper
 
 _TESTS_MAX = 2
@@ -19,7 +19,10 @@ _tests_under_way = asyncio.Semaphore(_TESTS_MAX)
 """Each holds a connection to the database while it waits for somebody else's server."""
 
 Url = Annotated[str, msgspec.Meta(min_length=1, max_length=addresses.URL_CHARACTERS_MAX)]
-Events = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=200)]
+_TOLD = f"Announced are {', '.join(topics.ANNOUNCED)}. The wire's other topics can be named and are not sent yet."
+Events = Annotated[
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=200, description=_TOLD)
+]
 Description = Annotated[str, msgspec.Meta(max_length=rules.DESCRIPTION_CHARACTERS_MAX)]
 Version = Annotated[str, msgspec.Meta(max_length=10, description="a date such as 2026-08-27")]
 
