@@ -59,7 +59,7 @@ async def test_a_pass_writes_events_totals_pools_ledger_and_the_offset(book: Boo
 
 
 async def test_text_of_every_kind_arrives_in_the_book_as_it_was(book: Book) -> None:
-    texts = ["", 'a"b', "x,y", "l\nm", "\\.", "\\N", " sp ", "é🎉", "'", "\r\n", "\t", "NULL"]
+    texts = ["", 'a"b', "x,y", "l\nm", "\\.", "\\N", " sp ", "é🎉", "'", "\r\n", "\t", "NULL", r"\u0000", r"\\u0000"]
     await book.append(0, 1, log.entry([log.usage(text, model=text, properties={text: text}) for text in texts]))
     await book.roll_up()
     found = await book.rows("SELECT event_id, model, properties FROM usage_events ORDER BY position")

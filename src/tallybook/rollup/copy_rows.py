@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tallybook.core import clock
+from tallybook.core.usage_log import Record
 
 COLUMNS = (
     *("tenant_id", "customer_id", "feature_id", "period_start", "pool"),
@@ -40,6 +41,8 @@ _MEASURES = (
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
+_BESIDE = ("partition", "seq", "position", "taken", "spare_amount", "pool_left", "spare_left")
+_RECORD_FIELDS = Record.__struct_fields__
 _EPOCH_US = 946_684_800_000_000
 """Times are microseconds since the year 2000."""
 _DAY_MS, _FIRST_DAY = 86_400_000, 18_262
@@ -74,6 +77,18 @@ def encode(columns: Columns, rolled_at: datetime) -> bytes:
     for place, part in enumerate(parts):
         pieces[place :: len(parts)] = part
     return b"".join((_HEADER, *pieces, _TRAILER))
+
+
+def refusal(record: Record) -> str | None:
+    """Why a record can't be a row, whatever stands beside it; None when it can."""
+    columns = {name: [value] for name, value in zip(_RECORD_FIELDS, msgspec.structs.astuple(record), strict=True)}
+    try:
+        encode({**columns, **{name: [0] for name in _BESIDE}, "accepted_ms": [_FIRST_DAY * _DAY_MS]}, clock.from_ms(0))
+    except NulError:
+        return "a text has a NUL in it"
+    except (struct.error, ValueError) as error:
+        return f"no row: {error}"
+    return None
 
 
 def _remembered(make: Callable[..., bytes], columns: Columns, names: Iterable[str]) -> list[bytes]:
@@ -153,7 +168,8 @@ def _pack_own(digest_bytes: int, fingerprint_bytes: int) -> Callable[..., bytes]
 def _json(data: bytes | None) -> bytes:
     if data is None:
         return _NULL
-    if rb"\u0000" in data:
+    # The same six characters as somebody's text stand behind a backslash that is escaped itself.
+    if rb"\u0000" in data and rb"\u0000" in data.replace(rb"\\", b""):
         raise NulError
     return _LENGTH(len(data) + 1) + _JSONB_VERSION + data
 

@@ -9,7 +9,7 @@ import msgspec
 
 from tallybook.core import clock, usage_log
 from tallybook.core.usage_log import Applied, Entry, Opening, Record, Written
-from tallybook.rollup import rules
+from tallybook.rollup import copy_rows, rules
 from tallybook.rollup.model import Quarantined, RawEntry
 
 OpeningRow = tuple[int, int, int, int, str, int]
@@ -29,6 +29,8 @@ class _LooseEntry(msgspec.Struct, array_like=True, frozen=True):
     openings: list[msgspec.Raw]
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What bytes raise that are no entry, or none any more."""
 _decode_loose = msgspec.msgpack.Decoder(_LooseEntry).decode
 _decode_applied = msgspec.msgpack.Decoder(Applied).decode
 _decode_opening = msgspec.msgpack.Decoder(Opening).decode
@@ -78,7 +80,7 @@ def table(entries: Iterable[RawEntry]) -> Table | None:
             if not rules.arrival_is_plausible(entry.accepted_at_ms):
                 return None
             _add(raw, entry, found)
-        except (msgspec.MsgspecError, _UnclearError):
+        except (*_UNREADABLE, _UnclearError):
             return None
     return found
 
@@ -133,7 +135,7 @@ def decode(entries: Iterable[RawEntry], *, distrust: bool = False) -> Decoded:
     for raw in entries:
         try:
             entry = None if distrust else usage_log.decode_entry(raw.data)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             entry = None
         if entry is None or not _is_current(entry.version, entry.accepted_at_ms):
             _decode_piecewise(raw, decoded)
@@ -201,7 +203,7 @@ def _take_opening(raw: RawEntry, accepted_at_ms: int, index: int, opening: Openi
 def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
     try:
         entry = _loosened(raw.data)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, None, f"no log entry: {error}", raw.data))
         return
     if not _is_current(entry.version, entry.accepted_at_ms):
@@ -214,7 +216,7 @@ def _decode_piecewise(raw: RawEntry, decoded: Decoded) -> None:
     for index, item in enumerate(entry.openings):
         try:
             opening = _decode_opening(item)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             reason = f"no opening: {error}"
             moment = clock.from_ms(entry.accepted_at_ms)
             decoded.quarantined.append(Quarantined(raw.partition, raw.seq, -1 - index, reason, bytes(item), moment))
@@ -236,12 +238,12 @@ def _take_distrusted(raw: RawEntry, accepted_at_ms: int, position: int, item: by
     moment = clock.from_ms(accepted_at_ms)
     try:
         applied = _decode_applied(item)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, f"no record: {error}", item, moment))
         return
     record = applied.record
     unknown_effect = rules.effect_problem(record, applied.outcome)
-    reason = unknown_effect or rules.detail_problem(record) or rules.memory_problem(applied)
+    reason = unknown_effect or rules.detail_problem(record) or rules.memory_problem(applied) or copy_rows.refusal(record)
     if reason is not None:
         booked = unknown_effect is None
         decoded.quarantined.append(Quarantined(raw.partition, raw.seq, position, reason, item, moment, booked))

@@ -1,5 +1,6 @@
 """What a run of log entries does to the book."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -140,6 +141,7 @@ def test_rows_are_sorted_by_the_primary_keys_of_their_tables() -> None:
         (log.usage("nul\0"), "event_id contains NUL"),
         (log.usage("a", model="m\0"), "model contains NUL"),
         (log.usage("a", properties={"k": "\0"}), "properties contain NUL"),
+        (log.usage("a", properties={"\\\0": "k"}), "properties contain NUL"),
         (log.usage("a", quantity_nano=2**63), "beyond 64 bits"),
         (log.usage("a", feature_id=2**31), "beyond 32 bits"),
         (log.usage("a", web_searches=-(2**31) - 1), "beyond 32 bits"),
@@ -154,6 +156,25 @@ def test_an_event_that_cannot_be_stored_is_quarantined_but_its_pool_is_charged(r
     assert reason in found.quarantined[0].reason
     assert found.pools[0][4] == 2 + record.amount
     assert msgspec.msgpack.decode(found.quarantined[0].payload)[0][5] == record.amount
+
+
+def test_a_record_that_is_no_row_for_a_reason_that_no_rule_knows_is_quarantined_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(_record: Record) -> None:
+        """As if the rule had been forgotten."""
+
+    monkeypatch.setattr(rules, "detail_problem", nothing)
+    found = effects(log.raw(4, [log.usage("good", 2), log.usage("nul\0", 3), log.usage("large", 4, web_searches=2**31)]))
+    assert (found.events, found.pools[0][4]) == (1, 9)
+    assert [(item.position, item.booked) for item in found.quarantined] == [(1, True), (2, True)]
+    assert "NUL" in found.quarantined[0].reason
+    assert "no row" in found.quarantined[1].reason
+
+
+def test_an_entry_whose_text_is_no_text_is_quarantined_alone() -> None:
+    broken = log.raw(1, [log.usage("event_a")])
+    broken = dataclasses.replace(broken, data=broken.data.replace(b"event_a", b"event_\xff"))
+    found = effects(broken, log.raw(2, [log.usage("good", 2)]))
+    assert (found.events, [item.seq for item in found.quarantined]) == (1, [1])
 
 
 @pytest.mark.parametrize(
