@@ -6,6 +6,7 @@ says that the terms are stale, they are loaded again and only the events it did 
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
@@ -14,9 +15,10 @@ import msgspec
 
 from tallybook.charge import commands
 from tallybook.charge.commands import Outcome, Receipt
+from tallybook.charge.till import CustomerView
 from tallybook.core import clock, errors, failpoints, ids
 from tallybook.core.tenant import Tenant
-from tallybook.flows import current_book, freezing, old_ids, price_event, recorded_before, unknown_features
+from tallybook.flows import current_book, freezing, old_ids, price_event, recorded_before, stores_away, unknown_features
 from tallybook.flows.price_event import PricedEvent
 from tallybook.flows.services import Services
 from tallybook.receive import times
@@ -58,7 +60,7 @@ Result = Settled | errors.TallybookError
 async def track(services: Services, source: Source, events: Sequence[Event | errors.TallybookError]) -> list[Result]:
     """Count, price and deduct events: one result each, same order; an event that can't be taken never costs its neighbours.
 
-    Raises what the till raises when nothing is known about any of them (RateLimited, Unavailable).
+    Raises what the stores raise when nothing is known about any of them (`stores_away.UNANSWERED`).
     """
     failpoints.reach("usage.received")
     delivery = _delivery(services, source)
@@ -67,11 +69,14 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
         _Pending(place, event, _identity(source, place, event)) for place, event in enumerate(events) if isinstance(event, Event)
     ]
     for attempt in range(_ATTEMPTS):
-        loaded = await _reload(services, delivery, pending) if attempt else _NOBODY
-        outcomes = [_price(services, delivery, one) for one in pending]
-        if not all(isinstance(outcome, PricedEvent) for outcome in outcomes):
-            outcomes = await _doubt(services, delivery, pending, outcomes, loaded)
-        pending = await _charge(services, pending, outcomes, results)
+        try:
+            pending = await _attempt(services, delivery, pending, results, is_first=attempt == 0)
+        except stores_away.UNANSWERED as error:
+            if not any(isinstance(result, Settled) for result in results):
+                raise
+            for one in pending:
+                results[one.place] = stores_away.told(error)
+            pending = []
         if not pending:
             break
     for one in pending:
@@ -80,8 +85,21 @@ async def track(services: Services, source: Source, events: Sequence[Event | err
     if not all(isinstance(result, Settled) and result.receipt.outcome is _ACCEPTED for result in settled):
         await _tell_recorded_before(services, delivery, events, settled)
         settled = _mark_repeats(await _tell_unknown_features(services, source, events, settled))
+        if stores_away.is_all(settled):
+            raise cast("errors.TallybookError", settled[0])
     failpoints.reach("usage.before_reply")
     return settled
+
+
+async def _attempt(
+    services: Services, delivery: "_Delivery", pending: Sequence["_Pending"], results: list[Result | None], *, is_first: bool
+) -> list["_Pending"]:
+    """Price and charge, note the results, and return what has to be priced anew."""
+    loaded = _NOBODY if is_first else await _reload(services, delivery, pending)
+    outcomes = [_price(services, delivery, one) for one in pending]
+    if not all(isinstance(outcome, PricedEvent) for outcome in outcomes):
+        outcomes = await _doubt(services, delivery, pending, outcomes, loaded)
+    return await _charge(services, pending, outcomes, results)
 
 
 class _Pending(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +135,7 @@ async def _reload(services: Services, delivery: _Delivery, pending: Iterable[_Pe
     """Load the price book and the terms of all customers again. Returns the customers."""
     await current_book.refresh(services)
     references = frozenset(one.event.customer_id for one in pending)
-    await _load_terms(services, delivery, references)
+    await asyncio.gather(*(services.terms.load(delivery.source.tenant, reference) for reference in references))
     return references
 
 
@@ -149,27 +167,44 @@ async def _doubt(
         one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) == _UNKNOWN_CUSTOMER
     } - loaded
     if strangers:
-        await _load_terms(services, delivery, strangers)
+        loading = {reference: services.terms.load(delivery.source.tenant, reference) for reference in strangers}
+        _, away = await stores_away.gather(loading)
         outcomes = [
-            _price(services, delivery, one) if one.event.customer_id in strangers else outcome
+            away.get(one.event.customer_id) or _price(services, delivery, one) if one.event.customer_id in strangers else outcome
             for one, outcome in zip(pending, outcomes, strict=True)
         ]
-    if any(_code(outcome) in _BOOK_LACKS for outcome in outcomes) and await current_book.refresh(services):
-        outcomes = [
-            _price(services, delivery, one) if _code(outcome) in _BOOK_LACKS else outcome
-            for one, outcome in zip(pending, outcomes, strict=True)
-        ]
+    if any(_code(outcome) in _BOOK_LACKS for outcome in outcomes):
+        outcomes = await _with_newer_book(services, delivery, pending, outcomes)
     refused = {one.event.customer_id for one, outcome in zip(pending, outcomes, strict=True) if _code(outcome) is not None}
     doubted = refused - loaded - strangers
-    outdated = await _outdated(services, {reference: terms for reference, terms in used.items() if reference in doubted})
+    used = {reference: terms for reference, terms in used.items() if reference in doubted}
+    views, away = await stores_away.gather(
+        {name: services.till.read(one.tenant.id, one.customer_id) for name, one in used.items()}
+    )
+    outdated = {reference for reference, view in views.items() if _is_newer(view, used[reference])}
     return [
-        None if _code(outcome) is not None and one.event.customer_id in outdated else outcome
+        outcome
+        if _code(outcome) is None
+        else None
+        if one.event.customer_id in outdated
+        else away.get(one.event.customer_id, outcome)
         for one, outcome in zip(pending, outcomes, strict=True)
     ]
 
 
-async def _load_terms(services: Services, delivery: _Delivery, references: Iterable[str]) -> None:
-    await asyncio.gather(*(services.terms.load(delivery.source.tenant, reference) for reference in references))
+async def _with_newer_book(
+    services: Services, delivery: _Delivery, pending: Sequence[_Pending], outcomes: Sequence[_Outcome]
+) -> list[_Outcome]:
+    """The outcomes, with another one for those events whose price may stand in a newer book."""
+    try:
+        is_newer = await current_book.refresh(services)
+    except stores_away.UNANSWERED as error:
+        problem = stores_away.told(error)
+        return [problem if _code(outcome) in _BOOK_LACKS else outcome for outcome in outcomes]
+    return [
+        _price(services, delivery, one) if is_newer and _code(outcome) in _BOOK_LACKS else outcome
+        for one, outcome in zip(pending, outcomes, strict=True)
+    ]
 
 
 def _terms_of_refused(
@@ -181,14 +216,9 @@ def _terms_of_refused(
     return {reference: terms for reference, terms in found.items() if terms is not None}
 
 
-async def _outdated(services: Services, used: Mapping[str, Terms]) -> set[str]:
-    """Customers of whom the till knows newer terms than these: what is refused never gets there to be checked."""
-    views = await asyncio.gather(*(services.till.read(terms.tenant.id, terms.customer_id) for terms in used.values()))
-    return {
-        reference
-        for (reference, terms), view in zip(used.items(), views, strict=True)
-        if view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version
-    }
+def _is_newer(view: CustomerView, terms: Terms) -> bool:
+    """Whether the till knows newer terms than these: what is refused never gets there to be checked."""
+    return view.tenant_version > terms.tenant_version or view.customer_version > terms.customer_version
 
 
 def _code(outcome: _Outcome | Result) -> str | None:
@@ -249,7 +279,11 @@ async def _tell_recorded_before(
             identity = _identity(source, place, event)
             if refused := recorded_before.refused(event, result, terms, identity, delivery.idempotency):
                 asked[place] = refused
-    for place, answer in (await recorded_before.look_up(services, asked)).items():
+    try:
+        known = await recorded_before.look_up(services, asked)
+    except stores_away.UNANSWERED as error:
+        known = dict.fromkeys(asked, stores_away.told(error))
+    for place, answer in known.items():
         results[place] = answer if isinstance(answer, errors.TallybookError) else Settled(*answer)
 
 
@@ -263,7 +297,9 @@ async def _tell_unknown_features(
         if _code(result) == "feature_not_in_plan" and isinstance(event, Event)
     }
     if lacking:
-        unknown = await unknown_features.unknown(services, source.tenant, set(lacking.values()))
+        unknown = set[str]()
+        with contextlib.suppress(*stores_away.UNANSWERED):  # then the refusal is right, and less precise
+            unknown = await unknown_features.unknown(services, source.tenant, set(lacking.values()))
         for place, code in lacking.items():
             if code in unknown:
                 results[place] = unknown_features.not_found(code, source.field(place, "featureCode"))

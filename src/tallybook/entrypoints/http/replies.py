@@ -12,6 +12,7 @@ from aiohttp import HttpVersion11, web
 
 from tallybook.core import errors
 from tallybook.entrypoints.http import shapes
+from tallybook.flows import stores_away
 from tallybook.storage import postgres, redis
 
 JSON = "application/json"
@@ -85,9 +86,6 @@ def explain(error: Exception) -> errors.TallybookError:
         return errors.invalid("", "The body broke off or its transfer encoding is wrong.", code="invalid_json")
     if isinstance(error, (*postgres.TRANSIENT_ERRORS, redis.RedisError)):
         _log.warning("a store did not answer: %s: %s", type(error).__name__, error)
-        message = (
-            "A store did not answer, so it is not known whether this was done. Send the same request again with the same ids."
-        )
-        return errors.Unavailable("store_unavailable", message)
+        return stores_away.told(error)
     _log.error("unhandled exception", exc_info=error)
     return errors.TallybookError("internal_error", "Something broke on this side; the request id finds it in the logs.")
