@@ -13,10 +13,10 @@ from tallybook.cli import reconcile as command
 from tallybook.core.usage_log import Kind
 from tallybook.entrypoints.workers import rollup as worker
 from tallybook.entrypoints.workers.rollup import Rollup
-from tallybook.flows import reconcile
+from tallybook.flows import reconcile, reconcile_till
 from tallybook.flows.reconcile import Report
 from tallybook.rollup import log_reader, sums
-from tallybook.rollup.sums import PoolState
+from tallybook.rollup.sums import PoolState, Sum
 from tallybook.storage.postgres import Pool, Querying
 from tallybook.storage.redis import Redis
 from tests.support import book as books
@@ -183,6 +183,27 @@ async def test_a_till_that_was_changed_by_hand_is_found_out_and_its_customer_fro
     assert list(report.frozen) == [3]
     receipts = await till.charge([tills.usage(3, "after", 0, opening=100), tills.usage(4, "after", 0, opening=100)])
     assert [receipt.outcome for receipt in receipts] == [Outcome.FROZEN, Outcome.ACCEPTED]
+
+
+async def test_a_pool_that_differs_at_the_first_look_only_freezes_nobody(
+    book: Book, till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when what was seen once is frozen without a second look."""
+    await some_traffic(till)
+    await book.roll_up()
+    await tills.shift_pool(book.redis, tills.partition_of(3), 3, "credits", 1)
+    original = reconcile_till.logs
+
+    async def and_mended(database: Pool, client: Redis, partitions: int) -> list[Sum]:
+        await tills.shift_pool(book.redis, tills.partition_of(3), 3, "credits", -1)
+        return await original(database, client, partitions)
+
+    monkeypatch.setattr(reconcile_till, "logs", and_mended)
+    report = await reconcile.reconcile(book.database, book.redis, books.PARTITIONS, till.freeze)
+    assert [one.customer_id for one in report.differences] == [3]
+    assert list(report.frozen) == []
+    receipts = await till.charge([tills.usage(3, "after", 0, opening=100)])
+    assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED]
 
 
 def _without_pool(state: State) -> State:

@@ -1,20 +1,25 @@
 """Months of raw events that are old enough go; what was computed from them stays, and who needs them is told since when they exist."""
 
+import argparse
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tallybook.cli import report_close
 from tallybook.core import clock, errors
 from tallybook.entrypoints.workers import upkeep
-from tallybook.flows import reconcile, rerate
+from tallybook.flows import reconcile, reconcile_round, rerate
 from tallybook.flows.reconcile import Report
 from tallybook.rollup import actions as rollup
-from tallybook.rollup import retention
+from tallybook.rollup import model_usage, retention
+from tallybook.rollup.model_usage import ModelCustomer
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
-from tests.support import billing, waiting
+from tests.support import billing, rerating, waiting
 from tests.support.billing import Json, World, at
 
 KEPT = 2
@@ -68,6 +73,13 @@ async def raw_events(world: World) -> int:
     return await world.services.database.fetchval("SELECT count(*) FROM usage_events")
 
 
+async def is_waited_for(database: postgres.Pool, mode: str) -> bool:
+    """Whether somebody waits for a lock of the events of this mode."""
+    return await database.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'usage_events'::regclass AND mode = $1 AND NOT granted)", mode
+    )
+
+
 async def test_sums_reports_and_invoices_stay_when_their_events_go(world: World) -> None:
     subscription = await used_and_billed(world)
     before, invoices = await usage_report(world, groupBy="customerId"), await world.invoices(subscription)
@@ -107,9 +119,6 @@ async def test_what_needs_single_events_says_since_when_there_are_any(world: Wor
     assert (await world.ask("GET", "/usage/events", params={"from": clock.iso(since)}))["data"] == []
     from_then_on = by_team | {"from": clock.iso(since), "to": clock.iso(since + timedelta(days=30))}
     assert (await world.ask("GET", "/reports/usage", params=from_then_on))["data"] == []
-    surveyed = rerate.survey(world.services, rerate.Window(at("2026-01-01"), at("2026-12-01")))
-    with pytest.raises(errors.ValidationError, match="were dropped"):
-        await anext(surveyed)
     answer = await world.api.send("POST", f"/api/v1/usage/events/{event['id']}/void", {"reason": "late"})
     assert (answer.status, answer.code) == (404, "usage_event_not_found")
     assert "were dropped" in answer.body["error"]["message"]
@@ -165,13 +174,7 @@ async def test_a_reader_is_waited_for_and_loses_nothing(world: World) -> None:
     async with database.acquire() as reader, reader.transaction():
         assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
         dropping = asyncio.create_task(drop(world))
-
-        async def is_waiting() -> bool:
-            return await database.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted)"
-            )
-
-        await waiting.until(is_waiting)
+        await waiting.until(lambda: is_waited_for(database, "AccessExclusiveLock"))
         assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
     assert await dropping == before
 
@@ -191,3 +194,135 @@ async def test_upkeep_makes_the_coming_month_and_drops_old_ones_by_the_setting(w
     await waiting.until(is_done)
     stop.set()
     await working
+
+
+async def whole_book(world: World) -> bool:
+    return (await reconcile.reconcile(world.services.database, world.services.redis, world.services.settings.partitions)).is_clean
+
+
+async def each_customer(world: World) -> bool:
+    stores = (world.services.database, world.services.redis, world.services.settings.partitions)
+    rows = await world.services.database.fetch("SELECT DISTINCT customer_id FROM pool_balances")
+    return all([(await reconcile.customer(*stores, world.tenant.id, row["customer_id"])).is_clean for row in rows])
+
+
+async def a_round(world: World) -> bool:
+    async def go_on() -> bool:
+        return True
+
+    outcome = await reconcile_round.go_round(world.services, go_on)
+    # The month goes here while the till remembers its events, months before the setting would let it.
+    return not outcome.differences and all(one.what.startswith("identities") for one in outcome.wrong)
+
+
+@pytest.mark.parametrize("compare", [whole_book, each_customer, a_round])
+async def test_reconciling_while_a_month_goes_sees_it_either_whole_or_gone(
+    world: World, compare: Callable[[World], Awaitable[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when the snapshot is older than the moment at which it may read the events."""
+    monkeypatch.setattr(retention, "_PATIENCE", "60s")
+    await used_and_billed(world)
+    database, before = world.services.database, await raw_events(world)
+    async with database.acquire() as reader, reader.transaction():
+        assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
+        dropping = asyncio.create_task(drop(world))
+        await waiting.until(lambda: is_waited_for(database, "AccessExclusiveLock"))
+        comparing = asyncio.create_task(compare(world))
+        await waiting.until(lambda: is_waited_for(database, "AccessShareLock"))
+    assert await dropping == before
+    assert await comparing
+
+
+async def test_between_its_tries_to_take_a_month_out_everybody_reads(world: World) -> None:
+    """Fails when tries follow each other at once: whoever reads would wait behind nearly always."""
+    await used_and_billed(world)
+    database, before = world.services.database, await raw_events(world)
+    async with database.acquire() as reader, reader.transaction():
+        assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
+        dropping = asyncio.create_task(drop(world))
+        await waiting.until(lambda: is_waited_for(database, "AccessExclusiveLock"))
+        seen: list[bool] = []
+        for _ in range(60):
+            seen.append(await is_waited_for(database, "AccessExclusiveLock"))
+            await asyncio.sleep(0.05)
+        assert sum(seen) < len(seen) / 2
+    assert await dropping == before
+
+
+async def test_a_worker_that_is_told_to_stop_gives_up_a_month_that_it_cannot_take_out(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails when it goes on to its last try, or leaves anything of the month behind."""
+    await used_and_billed(world)
+    database, before = world.services.database, await raw_events(world)
+    world.clock.shows = later(5)
+    world.services.settings = billing.replace(world.services.settings, raw_events_months=KEPT)
+    stop = asyncio.Event()
+    async with database.acquire() as reader, reader.transaction():
+        assert await reader.fetchval("SELECT count(*) FROM usage_events") == before
+        working = asyncio.create_task(upkeep.keep_tidy(world.services, stop))
+        await waiting.until(lambda: is_waited_for(database, "AccessExclusiveLock"))
+        stop.set()
+        await working
+    assert "upkeep waits" not in caplog.text
+    assert await raw_events(world) == before
+    assert await database.fetchval("SELECT count(*) FROM dropped_moves") == 0
+    assert (await look(world)).is_clean
+    assert await drop(world) == before
+
+
+async def test_what_one_customer_lost_keeps_nobody_else_from_being_priced_again(world: World, redis_client: Redis) -> None:
+    """Fails when the sandbox whose clock is years ahead, or usage outside the window, stands for everybody."""
+    database = world.services.database
+    async with rerating.rerating_world(database, redis_client) as ahead, rerating.rerating_world(database, redis_client) as plain:
+        lost = await rerating.subscribed(ahead)
+        await ahead.advance_to("2028-06-01T00:00:00")
+        await rerating.use(ahead, lost)
+        await ahead.advance_to("2028-08-01T00:00:00")
+        await ahead.caught_up()
+        assert await drop(ahead) > 0
+        await rollup.make_months(database, [], clock.real_clock())
+        await rerating.use(plain, await rerating.subscribed(plain))
+        day = rerate.Window(at(rerating.DAY[0]), at(rerating.DAY[1]))
+        assert [one.events async for one in rerate.survey(plain.services, day)] == [1]
+        with pytest.raises(errors.ValidationError, match=r"before 2028-06-01T01:00:00.* were dropped"):
+            await anext(rerate.survey(plain.services, rerate.Window(at("2026-11-01"), at("2028-07-01"))))
+        after = rerate.Window(at("2028-06-01T01:00:00"), at("2028-07-01"))
+        assert [one async for one in rerate.survey(plain.services, after)] == []
+
+
+async def test_a_month_that_goes_while_its_usage_is_priced_again_is_not_taken_for_unused(
+    world: World, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when only the state before the first customer counts: what re-ratings took would be given back."""
+    database = world.services.database
+    async with rerating.rerating_world(database, redis_client) as priced:
+        await rerating.use(priced, await rerating.subscribed(priced))
+        await priced.advance_to("2027-01-10T00:00:00")
+        await priced.caught_up()
+        original = model_usage.customers
+
+        async def and_then_drop(*which: Any) -> list[ModelCustomer]:  # noqa: ANN401 - passed on as they are
+            found = await original(*which)
+            assert await drop(priced) > 0
+            return found
+
+        monkeypatch.setattr(model_usage, "customers", and_then_drop)
+        with pytest.raises(errors.ValidationError, match="were dropped"):
+            await rerating.survey(priced)
+
+
+async def test_a_month_is_not_closed_without_its_single_events_and_nothing_is_written(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when the files before the first that needs them are written first."""
+    await used_and_billed(world)
+    await drop(world)
+    wanted = argparse.Namespace(
+        month="2026-01", time_zone="UTC", format="csv", organization=world.tenant.organization_id, live=False
+    )
+    made: list[Path] = []
+    monkeypatch.setattr(Path, "mkdir", lambda folder, **_how: made.append(folder))
+    with pytest.raises(errors.ValidationError, match="were dropped"):
+        await report_close.write(world.services, wanted, tmp_path / "pack")
+    assert made == []

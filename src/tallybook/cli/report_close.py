@@ -18,7 +18,8 @@ from tallybook.flows import reconcile
 from tallybook.flows.services import Services
 from tallybook.reports import closing, export, rules
 from tallybook.reports.closing import File, Month, Sums
-from tallybook.storage import postgres
+from tallybook.rollup import retention
+from tallybook.storage.postgres import Connection
 
 MANIFEST = "manifest.json"
 _PROOF = "reconciliation.json"
@@ -52,16 +53,20 @@ async def _close(arguments: argparse.Namespace, folder: Path) -> Mapping[str, An
 
 
 async def write(services: Services, arguments: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
-    """Write the pack; the folder gets its name when it is whole. Returns the manifest."""
+    """Write the pack; the folder gets its name when it is whole. Returns the manifest.
+
+    Raises ValidationError before anything is written when single events of the month were dropped.
+    """
+    async with services.database.acquire() as connection:
+        await _month(connection, arguments)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         proof = await reconcile.reconcile(services.database, services.redis, services.settings.partitions)
         (unfinished / _PROOF).write_text(reconcile_command.as_json(proof) + "\n", encoding="utf-8")
-        async with postgres.snapshot(services.database) as connection:
-            tenant = await keys.tenant_of(connection, arguments)
-            month = closing.month(tenant, arguments.month, arguments.time_zone)
+        async with retention.snapshot(services.database) as connection:
+            month = await _month(connection, arguments)
             rows: dict[str, int] = {}
             async for file in closing.files(connection, month):
                 rows[f"{file.name}.{arguments.format}"] = await _write_file(unfinished, file, arguments.format, month.zone)
@@ -73,6 +78,13 @@ async def write(services: Services, arguments: argparse.Namespace, folder: Path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return manifest
+
+
+async def _month(connection: Connection, arguments: argparse.Namespace) -> Month:
+    tenant = await keys.tenant_of(connection, arguments)
+    month = closing.month(tenant, arguments.month, arguments.time_zone)
+    await closing.check_whole(connection, month)
+    return month
 
 
 async def _write_file(folder: Path, file: File, form: export.Format, zone: str) -> int:

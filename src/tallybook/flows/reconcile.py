@@ -1,8 +1,8 @@
 """Conservation, to the unit, while traffic flows: the book against itself, the till against the book, invoices against pools.
 
 Each part is exact at one moment of its own: the book's sums are read in one snapshot; the till is read together with its log
-sequence, and compared with the book's snapshot plus the log entries in between. A pool that differs is frozen and told loudly.
-Nothing is mended.
+sequence, and compared with the book's snapshot plus the log entries in between. A pool that differs is told loudly, and its customer
+frozen when a second look at all there is of it finds a difference too. Nothing is mended.
 """
 
 import logging
@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tallybook.flows import freezing, reconcile_identities, reconcile_till
-from tallybook.rollup import sums
+from tallybook.rollup import retention, sums
 from tallybook.rollup.sums import Customers, PoolDifference, Sum
-from tallybook.storage import postgres
 from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
 
@@ -39,7 +38,7 @@ class Report:
 async def reconcile(
     database: Pool, client: Redis, partitions: int, freeze: Freeze | None = None, hot_window_s: int | None = None
 ) -> Report:
-    """Compare everything with everything. With `freeze`, customers with a differing pool take no more charges.
+    """Compare everything with everything. With `freeze`, customers of whom a pool differs twice take no more charges.
 
     What the till remembers is compared when it is said how long it does.
 
@@ -50,7 +49,7 @@ async def reconcile(
     differences = [*book_differences, *till_differences]
     for difference in differences:
         _LOG.critical("pool differs: %s", difference)
-    frozen = await _freeze(differences, freeze) if freeze is not None else []
+    frozen = await _freeze_again_differing(database, client, partitions, differences, freeze) if freeze is not None else []
     memory = [] if hot_window_s is None else [await reconcile_identities.compare(database, client, partitions, hot_window_s)]
     return Report([*book_sums, *till_sums, *memory], differences, frozen)
 
@@ -58,7 +57,7 @@ async def reconcile(
 async def customer(database: Pool, client: Redis, partitions: int, tenant_id: int, customer_id: int) -> Report:
     """Compare everything there is of one customer. Freezes nothing."""
     of = Customers(customer_id, customer_id)
-    async with postgres.snapshot(database) as connection:
+    async with retention.snapshot(database) as connection:
         events = await sums.events_and_hours(connection, of)
         pools, differences = await sums.pools(connection, of)
     chunk = reconcile_till.chunk_of(tenant_id, customer_id, partitions)
@@ -68,22 +67,29 @@ async def customer(database: Pool, client: Redis, partitions: int, tenant_id: in
 
 
 async def _book(database: Pool) -> tuple[list[Sum], list[PoolDifference]]:
-    async with postgres.snapshot(database) as connection:
+    async with retention.snapshot(database) as connection:
         events = await sums.events_and_hours(connection)
         pools, differences = await sums.pools(connection)
         rest = [await sums.beyond_offsets(connection), await sums.quarantine(connection), *await sums.invoices(connection)]
         return [*events, *pools, *rest], differences
 
 
-async def _freeze(differences: Sequence[PoolDifference], freeze: Freeze) -> list[int]:
+async def _freeze_again_differing(
+    database: Pool, client: Redis, partitions: int, differences: Sequence[PoolDifference], freeze: Freeze
+) -> list[int]:
+    """Look at each customer that differs a second time, and freeze it if it still does."""
     frozen: list[int] = []
-    for difference in differences:
-        if difference.customer_id in frozen:
+    tenants: dict[int, int] = {}
+    for one in differences:
+        tenants[one.customer_id] = max(one.tenant_id, tenants.get(one.customer_id, 0))
+    for customer_id, tenant_id in tenants.items():
+        if tenant_id == 0:
+            _LOG.critical("customer %d differs and is not in the book, so it was not frozen", customer_id)
             continue
-        if difference.tenant_id == 0:
-            _LOG.critical("customer %d differs and is not in the book, so it was not frozen", difference.customer_id)
+        again = (await customer(database, client, partitions, tenant_id, customer_id)).differences
+        if not again:
+            _LOG.critical("customer %d does not differ at a second look, so it was not frozen", customer_id)
             continue
-        why = freezing.reason(difference.pool, f"does not reconcile: {difference.what}")
-        await freeze(difference.tenant_id, difference.customer_id, why)
-        frozen.append(difference.customer_id)
+        await freeze(tenant_id, customer_id, freezing.reason(again[0].pool, f"does not reconcile: {again[0].what}"))
+        frozen.append(customer_id)
     return frozen

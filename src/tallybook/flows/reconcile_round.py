@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tallybook.flows import freezing, reconcile, reconcile_identities, reconcile_till
 from tallybook.flows.reconcile_till import Chunk
 from tallybook.flows.services import Services
-from tallybook.rollup import sums
+from tallybook.rollup import retention, sums
 from tallybook.rollup.sums import Customers, PoolDifference, Sum
 from tallybook.storage import postgres
 
@@ -80,7 +80,7 @@ async def _compare_with_till(services: Services, chunk: Chunk, outcome: Outcome)
 
 async def _compare_book(services: Services, customer_ids: Sequence[int], outcome: Outcome) -> None:
     of = Customers(customer_ids[0], customer_ids[-1])
-    async with postgres.snapshot(services.database) as connection:
+    async with retention.snapshot(services.database) as connection:
         hours = await sums.events_and_hours(connection, of)
         totals, differences = await sums.pools(connection, of)
     _note(outcome, hours)

@@ -156,23 +156,27 @@ async def _behind(services: Services) -> set[int]:
 async def survey(services: Services, window: Window) -> AsyncGenerator[Difference]:
     """Price the window's usage again, customer by customer; those without any difference too. Writes nothing to any pool.
 
-    Raises Unavailable (`book_behind`) when no worker brings the book up to the log, ValidationError when events were dropped.
+    Raises Unavailable (`book_behind`) when no worker brings the book up to the log, ValidationError when some of this usage was
+    dropped, also while it is read.
     """
     if await _behind(services):
         raise errors.Unavailable("book_behind", "The book has not read the log far enough; is a worker running?")
     await current_book.refresh(services)
     async with services.database.acquire() as connection:
-        await _check_whole(connection, window)
+        await _check_whole(connection, window, window.customer_id)
         found = await model_usage.customers(connection, window.starts_at, window.ends_at, window.tenant_id, window.customer_id)
     for customer in found:
-        yield await _difference(services, customer, window)
+        difference = await _difference(services, customer, window)
+        async with services.database.acquire() as connection:
+            await _check_whole(connection, window, customer.customer_id)
+        yield difference
 
 
-async def _check_whole(connection: Connection, window: Window) -> None:
+async def _check_whole(connection: Connection, window: Window, customer_id: int | None) -> None:
     """Of an hour that lost events nobody can say what it should take."""
-    since = await retention.usage_start(connection, window.tenant_id)
-    if since is not None and window.starts_at < since:
-        raise errors.invalid("from", retention.why_unknown(since))
+    lost = await retention.lost_model_usage(connection, window.starts_at, window.ends_at, window.tenant_id, customer_id)
+    if lost is not None:
+        raise errors.invalid("from", retention.why_unknown(lost))
 
 
 async def _difference(services: Services, customer: ModelCustomer, window: Window) -> Difference:

@@ -181,13 +181,10 @@ async def _doubt(
     views, away = await stores_away.gather(
         {name: services.till.read(one.tenant.id, one.customer_id) for name, one in used.items()}
     )
-    outdated = {reference for reference, view in views.items() if _is_newer(view, used[reference])}
+    changed: dict[str, _Outcome] = dict[str, _Outcome](away)
+    changed |= {reference: None for reference, view in views.items() if _is_newer(view, used[reference])}
     return [
-        outcome
-        if _code(outcome) is None
-        else None
-        if one.event.customer_id in outdated
-        else away.get(one.event.customer_id, outcome)
+        outcome if _code(outcome) is None else changed.get(one.event.customer_id, outcome)
         for one, outcome in zip(pending, outcomes, strict=True)
     ]
 

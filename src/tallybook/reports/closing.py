@@ -77,6 +77,11 @@ class File:
     chunks: Chunks
 
 
+async def check_whole(connection: Connection, month: Month) -> None:
+    """Raise ValidationError when single events of the month were dropped: corrections and voids are listed one by one."""
+    await store.check_whole(connection, month.tenant, month.starts_at)
+
+
 async def files(connection: Connection, month: Month) -> AsyncIterator[File]:
     """The files, one after the other; each must be read before the next is asked for."""
     yield File("invoices", _columns(), _invoice_lines(connection, month))

@@ -4,8 +4,12 @@ What was computed from them stands where it is: hourly totals, pools, ledger, in
 on comparing everything with everything. What reads single events (voids, re-rating, reports by property) is told since when there are any.
 """
 
+import asyncio
+import contextlib
 import logging
+import random
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,8 +21,10 @@ from tallybook.storage.postgres import Connection, Pool, Querying
 _SQL = queries.load("tallybook.rollup", "retention.sql")
 _LIST_SQL = queries.load("tallybook.rollup")
 _NAME = re.compile(r"usage_events_([0-9]{4})_([0-9]{2})")
-_PATIENCE = "2s"
-"""How long readers of the table may be held up at most, waiting behind this."""
+_PATIENCE = "200ms"
+"""How long readers of the table may be held up at most by one try, waiting behind it."""
+_PAUSE_S = (2.0, 5.0)
+"""Between two tries, in which all of them get through; by chance, so that it falls in with nobody's rhythm."""
 _DETACHES_MAX = 30
 _SUMMING_S_MAX = 6 * 3600.0
 """A month may hold billions of events."""
@@ -37,7 +43,7 @@ async def drop_old(database: Pool, now: datetime, months_kept: int) -> list[Drop
     """Drop months that ended more than `months_kept` whole months ago, oldest first; 0 keeps all.
 
     A month stays while something in it is paid by a period that is not closed, and while other readers leave no moment to take it
-    out. Any number of workers may do this.
+    out. Any number of workers may do this, and cancelling it leaves the month as it was.
     """
     if months_kept == 0:
         return []
@@ -52,9 +58,27 @@ async def drop_old(database: Pool, now: datetime, months_kept: int) -> list[Drop
     return dropped
 
 
-async def usage_start(connection: Querying, tenant_id: int | None = None) -> datetime | None:
-    """Since when all raw usage is there, by when it occurred: of one tenant, or of all; None: nothing was dropped."""
+@contextlib.asynccontextmanager
+async def snapshot(database: Pool) -> AsyncGenerator[Connection]:
+    """A snapshot in which each month is whole, or gone with its sums kept; no month goes meanwhile.
+
+    A statement that waits for a month to go finds it gone, whatever its snapshot says; so the lock comes first, and then the snapshot.
+    """
+    async with postgres.snapshot(database) as connection:
+        await connection.execute(_SQL["hold_months"], timeout=_SUMMING_S_MAX)
+        yield connection
+
+
+async def usage_start(connection: Querying, tenant_id: int) -> datetime | None:
+    """Since when all raw usage of a tenant is there, by when it occurred; None: nothing was dropped."""
     return await connection.fetchval(_SQL["raw_usage_start"], tenant_id)
+
+
+async def lost_model_usage(
+    connection: Querying, starts_at: datetime, ends_at: datetime, tenant_id: int | None, customer_id: int | None
+) -> datetime | None:
+    """The end of the last hour in [starts_at, ends_at) whose usage priced by AI model is not all there; None: it all is."""
+    return await connection.fetchval(_SQL["lost_model_usage"], starts_at, ends_at, tenant_id, customer_id)
 
 
 def _old(names: set[str], now: datetime, months_kept: int) -> list[tuple[int, int]]:
@@ -83,7 +107,10 @@ async def _drop(connection: Connection, year: int, month: int, now: datetime) ->
 
 
 async def _detach(connection: Connection, name: str) -> None:
-    """Take the month out between two readers, without making the others wait long. Raises what Postgres does when none lets it."""
+    """Take the month out between two readers, without making the others wait long. Raises what Postgres does when none lets it.
+
+    A try that failed has given its lock back before the pause.
+    """
     await connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
     for attempt in range(1, _DETACHES_MAX + 1):
         try:
@@ -94,6 +121,7 @@ async def _detach(connection: Connection, name: str) -> None:
                 raise
         else:
             return
+        await asyncio.sleep(random.uniform(*_PAUSE_S))  # noqa: S311 - keeps no secret
 
 
 def why_unknown(starts_at: datetime) -> str:

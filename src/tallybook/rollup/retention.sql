@@ -75,9 +75,22 @@ RETURNING events;
 -- Takes the month out of the table; waits for readers of all months, and is waited for meanwhile.
 ALTER TABLE usage_events DETACH PARTITION {month};
 
+-- name: hold_months
+-- Keeps months from being dropped until the transaction ends; waits for one that is about to go. Takes no snapshot.
+LOCK TABLE usage_events IN ACCESS SHARE MODE;
+
 -- name: raw_usage_start
--- Since when all raw usage is there, by when it occurred: of one tenant, or ($1 NULL) of all; NULL where nothing was dropped.
-SELECT max(starts_at) FROM raw_usage_starts WHERE $1::integer IS NULL OR tenant_id = $1;
+-- Since when all raw usage of a tenant is there, by when it occurred; NULL where nothing was dropped.
+SELECT starts_at FROM raw_usage_starts WHERE tenant_id = $1;
+
+-- name: lost_model_usage
+-- The end of the last hour in [$1, $2) that lost usage priced by AI model, of one tenant and of one customer where these are given;
+-- NULL where none did.
+SELECT max(hour) + interval '1 hour'
+FROM dropped_hourly
+WHERE
+    price_id <> 0 AND hour >= $1 AND hour < $2 AND ($3::integer IS NULL OR tenant_id = $3)
+    AND ($4::bigint IS NULL OR customer_id = $4);
 
 -- name: months_dropped
 -- How many months of arrival were dropped.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 
 from tallybook.alerts import actions as alerts
 from tallybook.entrypoints.workers import pause
@@ -30,7 +31,20 @@ async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
 async def _tidy_book(services: Services, stop: asyncio.Event) -> None:
     await rollup.make_months(services.database, [], services.clock())
     await forget_in_book(services, stop)
-    await retention.drop_old(services.database, services.clock(), services.settings.raw_events_months)
+    await _unless(stop, retention.drop_old(services.database, services.clock(), services.settings.raw_events_months))
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, object]) -> None:
+    """Do it until it is done, or broken off because `stop` is set: summing a month and waiting for its readers take long."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.wait((working,))
+    if not working.cancelled():
+        working.result()
 
 
 async def forget_in_book(services: Services, stop: asyncio.Event) -> None:
