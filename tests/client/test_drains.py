@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Generator
 from typing import Any
@@ -25,14 +26,19 @@ def loop() -> Generator[asyncio.AbstractEventLoop]:
     made.close()
 
 
-def break_off(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+async def read_one(client: Any) -> None:
     """Read the first event of a stream, and close it."""
+    async with await AnthropicMessages().create(client, stream=True) as stream:
+        await anext(aiter(stream))
 
-    async def read_one() -> None:
-        async with await AnthropicMessages().create(client, stream=True) as stream:
-            await anext(aiter(stream))
 
-    loop.run_until_complete(read_one())
+def break_off(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    loop.run_until_complete(read_one(client))
+
+
+async def rests_of(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until no task of the loop reads the rest of a stream."""
+    await asyncio.gather(*(task for task in asyncio.all_tasks(loop) if task.get_name() == "tallybook-drain"))
 
 
 def client_of(fake: FakeProvider, tallybook: Tallybook, drain_s: float = 60.0) -> Any:
@@ -50,6 +56,43 @@ def test_a_flush_takes_what_was_told_when_the_loop_stands_still(
     fake.trouble = Trouble(holds_after=1)
     break_off(loop, client_of(fake, tallybook))
     assert tallybook.flush(10)
+    assert recorded(stub) == [(*served(fake.ledger[0]), "partial")]
+
+
+def test_a_flush_in_the_loop_that_reads_the_rest_takes_what_was_told(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook, loop: asyncio.AbstractEventLoop
+) -> None:
+    """Mutant: a flush that keeps a loop from going on waits for what only this loop can read."""
+
+    async def break_off_and_flush() -> None:
+        await read_one(client)
+        assert tallybook.flush(10)
+
+    fake.trouble = Trouble(holds_after=1)
+    client = client_of(fake, tallybook)
+    loop.run_until_complete(break_off_and_flush())
+    assert recorded(stub) == [(*served(fake.ledger[0]), "partial")]
+    fake.resume.set()
+    loop.run_until_complete(asyncio.wait_for(rests_of(loop), 10))
+    assert tallybook.meter.counters["tracked"] == 1
+
+
+def test_a_flush_that_a_loop_waits_for_ends_when_the_time_for_reading_is_over(
+    fake: FakeProvider, stub: StubService, tallybook: Tallybook, loop: asyncio.AbstractEventLoop
+) -> None:
+    """Mutant: a loop that runs, but is kept from its work by a thread that flushes, is waited for without end."""
+
+    async def break_off_and_wait() -> None:
+        await read_one(client)
+        thread = threading.Thread(target=lambda: flushed.append(tallybook.flush(10)))
+        thread.start()
+        thread.join()
+
+    flushed: list[bool] = []
+    fake.trouble = Trouble(holds_after=1)
+    client = client_of(fake, tallybook, drain_s=0.1)
+    loop.run_until_complete(break_off_and_wait())
+    assert flushed == [True]
     assert recorded(stub) == [(*served(fake.ledger[0]), "partial")]
 
 

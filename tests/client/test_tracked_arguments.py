@@ -114,6 +114,7 @@ def test_a_full_meter_that_raises_does_not_fail_the_call(fake: FakeProvider, stu
             assert client.chat.completions.create(**CHAT).usage.total_tokens > 0
     tallybook.close(0)
     assert [problem.kind for problem in problems].count("dropped") == 3
+    assert (tallybook.meter.counters["tracked"], tallybook.meter.counters["dropped"]) == (3, 3)
 
 
 def test_a_server_that_does_not_know_the_usage_option_is_asked_as_the_caller_did(

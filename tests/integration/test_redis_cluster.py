@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tallybook.charge import fence, torn_tail
 from tallybook.charge.commands import Outcome, Receipt
 from tallybook.charge.till import Till
 from tallybook.core import errors, partitions
@@ -178,11 +179,21 @@ async def test_a_dead_master_costs_its_own_partitions_and_loses_nothing(
     assert await watch.look(services) is not None
     await check_that_a_process_can_start(services, cluster.url)
     await start(cluster, server)
-    assert [one.left for one in await charge_all(services.till, "before")] == [one.left for one in before]
+    await waiting.until(lambda: takes_charges_again(services.till, before))
     again = await charge_all(services.till, "away 0")
     assert [one.outcome for one in again] == [Outcome.ACCEPTED if partition in dead else Outcome.DUPLICATE for partition in EVERY]
     await lost_tills.roll_up(services)
     assert (await lost_tills.look(services)).is_clean
+
+
+async def takes_charges_again(till: Till, before: Sequence[Receipt]) -> bool:
+    """A master that was started again takes none while its file is rewritten."""
+    try:
+        again = await charge_all(till, "before")
+    except errors.Unavailable:
+        return False
+    assert [one.left for one in again] == [one.left for one in before]
+    return True
 
 
 async def check_that_a_process_can_start(services: Services, url: str) -> None:
@@ -250,14 +261,59 @@ async def test_a_master_that_was_started_again_is_compared_with_the_book_by_itse
     till = await lost_tills.another_process(services, away)
     await charge_all(till, "before")
     _, restarted = await server_of(client, 0)
-    for partition in restarted:
-        await client.execute_command("HSET", f"{partitions.prefix(partition)}:m", "run", "the run before")
+    await lost_tills.restart(client, restarted)
     away.append(True)
     settled = await till.settle([lost_tills.event(customer_in(partition), "no book", 10) for partition in EVERY])
     assert [isinstance(one, Receipt) for one in settled] == [partition not in restarted for partition in EVERY]
     away.clear()
     till = await lost_tills.another_process(services)
     assert {one.outcome for one in await charge_all(till, "with book")} == {Outcome.ACCEPTED}
+
+
+async def test_nobody_waits_for_a_master_that_takes_long_to_rewrite_its_file(
+    services: Services, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when a call waits for the rewrite, or once more for each of the master's partitions."""
+    await charge_all(services.till, "before")
+    _, restarted = await server_of(client, 0)
+    await lost_tills.restart(client, restarted)
+    asked: list[str] = []
+
+    async def cut_off_slowly(server: Redis) -> None:
+        asked.append(server.name)
+        if len(asked) == 1:
+            await asyncio.sleep(0.3)
+
+    monkeypatch.setattr(torn_tail, "cut_off", cut_off_slowly)
+    monkeypatch.setattr(fence, "_SOON_S", 0.1)
+    monkeypatch.setattr(fence, "_REFUSED_S", 60.0)
+    settled = await services.till.settle([lost_tills.event(customer_in(partition), "meanwhile", 10) for partition in EVERY])
+    assert [isinstance(one, Receipt) for one in settled] == [partition not in restarted for partition in EVERY]
+    assert {one.code for one in settled if not isinstance(one, Receipt)} == {"till_unavailable"}
+    with pytest.raises(errors.Unavailable):
+        await services.till.charge([lost_tills.event(customer_in(restarted[0]), "still", 10)])
+    assert len(asked) <= 1
+    monkeypatch.setattr(fence, "_SOON_S", 60.0)
+    monkeypatch.setattr(fence, "_REFUSED_S", 0.0)
+    assert {one.outcome for one in await charge_all(services.till, "rewritten")} == {Outcome.ACCEPTED}
+
+
+async def test_the_file_of_the_master_that_holds_a_partition_now_is_rewritten(
+    services: Services, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when it is that of the master which held it when slots were last asked for."""
+    holder, _ = await server_of(client, 0)
+    other = next(server for server in await client.servers() if server.name != holder.name)
+    await lost_tills.restart(client, [0])
+    rewritten: list[str] = []
+
+    async def note(server: Redis) -> None:
+        rewritten.append(server.name)
+
+    monkeypatch.setattr(torn_tail, "cut_off", note)
+    vars(client)["_holders"][redis_cluster.slot_of("{p00}")] = other
+    await services.till.check()
+    assert holder.name in rewritten
 
 
 async def test_a_master_that_lost_what_it_acknowledged_is_closed_and_the_others_are_not(

@@ -2,7 +2,7 @@
 
 import argparse
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,7 @@ async def a_round(world: World) -> bool:
 
 @pytest.mark.parametrize("compare", [whole_book, each_customer, a_round])
 async def test_reconciling_while_a_month_goes_sees_it_either_whole_or_gone(
-    world: World, compare: Callable[[World], Awaitable[bool]], monkeypatch: pytest.MonkeyPatch
+    world: World, compare: Callable[[World], Coroutine[None, None, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails when the snapshot is older than the moment at which it may read the events."""
     monkeypatch.setattr(retention, "_PATIENCE", "60s")
@@ -322,7 +322,11 @@ async def test_a_month_is_not_closed_without_its_single_events_and_nothing_is_wr
         month="2026-01", time_zone="UTC", format="csv", organization=world.tenant.organization_id, live=False
     )
     made: list[Path] = []
-    monkeypatch.setattr(Path, "mkdir", lambda folder, **_how: made.append(folder))
+
+    def noted(folder: Path, **_how: bool) -> None:
+        made.append(folder)
+
+    monkeypatch.setattr(Path, "mkdir", noted)
     with pytest.raises(errors.ValidationError, match="were dropped"):
         await report_close.write(world.services, wanted, tmp_path / "pack")
     assert made == []

@@ -1,7 +1,9 @@
 """The till's script on a real Redis: each rule, each edge where arithmetic fails, and the log it leaves behind."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -349,3 +351,56 @@ async def test_terms_of_a_frozen_customer_get_newer_and_its_pools_expire_while_i
     await till.thaw(TENANT, 1)
     view = await till.read(TENANT, 1)
     assert (view.frozen, view.customer_version) == (False, 8)
+
+
+@pytest.mark.parametrize("amount", [2**47 - 1, 2**47, 2**47 + 1, 2**53 - 1, 2**53, 2**53 + 1])
+async def test_a_large_amount_among_small_ones_is_taken_and_remembered_exactly(till: Till, amount: int) -> None:
+    """Fails when an identity says a large amount in the bytes of a small one, or a call's runs share what one of them needs."""
+    opening = 2**53 + 2**52
+    for call in ("apart", "together"):
+        asked = [
+            charge(customer, f"{call} {name}", of_it, opening=opening if customer == 1 else 0, blocks=False)
+            for customer, name, of_it in ((1, "a", 1), (1, "b", amount), (2, "c", amount), (2, "d", 3))
+        ]
+        receipts = [await one(till, each) for each in asked] if call == "apart" else await till.charge(asked)
+        again = await till.charge(asked)
+        assert [(each.outcome, each.amount, each.left) for each in again] == [
+            (Outcome.DUPLICATE, each.amount, each.left) for each in receipts
+        ]
+    views = [await till.read(TENANT, customer) for customer in (1, 2)]
+    assert [view.pools["7.c.100"].left for view in views] == [opening - 2 * (amount + 1), -2 * (amount + 3)]
+
+
+async def test_what_is_left_stays_exact_when_usage_gives_back_more_than_a_double_says(till: Till) -> None:
+    """Fails when the short way asks on one side only whether a sum is exact."""
+    opening = 2**53 - 1
+    receipts = await till.charge([charge(1, name, amount, opening=opening) for name, amount in (("a", 5), ("b", -8), ("c", 1))])
+    assert [receipt.left - opening for receipt in receipts] == [-5, 3, 2]
+    assert (await till.read(TENANT, 1)).pools["7.c.100"].left == opening + 2
+
+
+async def test_a_call_writes_each_customers_state_once_and_for_a_refused_charge_not_at_all(till: Till, redis_url: str) -> None:
+    """Fails when a state is handed over once for each change of it, or for none."""
+    pools = ("7.c.100", "7.f3.100")
+    await till.charge([charge(1, pool, 1, pool=pool) for pool in pools])
+    taken = [charge(1, f"{number}", 1, pool=pools[number % 2]) for number in range(40)]
+    assert await _states_written(redis_url, till, taken) == (1, Outcome.ACCEPTED)
+    refused = [charge(1, f"too much {number}", 2000, pool=pools[number % 2]) for number in range(4)]
+    assert await _states_written(redis_url, till, refused) == (0, Outcome.REFUSED)
+    assert await _states_written(redis_url, till, [charge(1, "opens", 2000, pool="7.f4.100")]) == (1, Outcome.REFUSED)
+    assert (await till.read(TENANT, 1)).pools["7.f4.100"] == PoolState(1000, 1000)
+
+
+async def _states_written(redis_url: str, till: Till, asked: list[Charge]) -> tuple[int, Outcome]:
+    """How many states the script hands to Redis, by Redis's own account, and the outcome that all charges share."""
+    reader, writer = await asyncio.open_unix_connection(urlsplit(redis_url).path)
+    writer.write(b"MONITOR\r\n")
+    await reader.readline()
+    [outcome] = {receipt.outcome for receipt in await till.charge(asked)}
+    writer.write(b"QUIT\r\n")
+    seen = [_WORD.findall(line) for line in (await reader.read()).splitlines()]
+    writer.close()
+    return sum(len(words) // 2 - 1 for words in seen if words[:1] == [b'"HSET"'] and words[1].endswith(b':c"')), outcome
+
+
+_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"')

@@ -5,7 +5,7 @@
 -- ARGV[2]    length of a dedupe generation in seconds (an identity is remembered for one to two generations)
 -- ARGV[3i]   the charges of KEYS[i]: the form of their log entry, how many, an amount each (8 bytes), where they go as rows what tells
 --            them apart; whom the runs are of (charge/commands.py); then the runs, which have all else in common, as `HEAD` says; those
---            with an amount beyond EXACT_AMOUNT end with the amounts in text
+--            with an amount beyond EXACT end with the amounts in text
 -- ARGV[3i+1] their records in the same order (core/packed_log.py), which are copied into the log; columns say what tells records apart
 -- ARGV[3i+2] the highest log sequence of KEYS[i] that the caller has been told of
 -- Returns MessagePack: for each partition {sequence or 0, now in ms, what is left after each accepted charge (8 bytes each), of these
@@ -19,7 +19,6 @@
 
 if redis.replicate_commands then redis.replicate_commands() end
 
-local EXACT_AMOUNT = 2 ^ 47 - 1
 local COLUMNS = 2
 local FORM_AND_COUNT, AMOUNTS_AT, COUNTS = '>BI4', 6, '>I2I2I2B'
 -- How many charges, kind, flags, and how the customer's state begins when its terms are these, its first pool is this one, and what is
@@ -27,8 +26,8 @@ local FORM_AND_COUNT, AMOUNTS_AT, COUNTS = '>BI4', 6, '>I2I2I2B'
 local HEAD = '>I2BBBc0'
 local BLOCKS, HAS_SPARE, HAS_TEXTS = 1, 2, 4
 local TEXT, TWO_TEXTS = 'Bc0', 'Bc0Bc0'
--- What is remembered of an identity after its payload: when, what was left, the amount (charge/identities.py).
-local MOMENT, MEMORY = '>I6', '>i7i6'
+-- What is remembered of an identity after its payload: when, what was left, the amount (charge/identities.py); a larger one in text.
+local MOMENT, MEMORY, MEMORY_AMOUNT = '>I6', '>i7i6', 2 ^ 47 - 1
 local IN_TEXT = 2 ^ 47
 -- How many fields are handed over at once: Lua's stack is bounded.
 local FIELDS_AT_ONCE = 4000
@@ -43,7 +42,7 @@ local call, from_bytes, char = redis.call, struct.unpack, string.char
 -- The partition that is being charged: names of its keys, what was asked, what it knows, and what is answered and logged.
 local prefix, now_ms, remembered_now, remembered_before
 local runs, records, form, identities, digests_at, payloads_at, requests_at, place, amounts
-local names, own_place, terms, terms_of, run_number, states, versions, changed
+local names, own_place, terms, terms_of, run_number, states, versions, changed, places_changed
 local moment, lefts, count_accepted, beside, left_out, openings, others
 
 -- A customer's state in text, without what it is frozen for, and that. `who` is its place in `names`.
@@ -61,17 +60,25 @@ end
 
 -- Notes what is to be stored; of the same field, what is noted last.
 local function change_value(who, value)
-    local count = #changed
-    changed[count + 1], changed[count + 2] = names[who], value
+    local at = places_changed[who]
+    if not at then
+        at = #changed + 1
+        places_changed[who], changed[at] = at, names[who]
+    end
+    changed[at + 1] = value
 end
 
 -- What is left in the first pool is kept as a number before the text, if a double can say it.
-local function change_state(who, state, reason)
+local function put_state(who, state, reason)
     local head, left, rest = match(state, '^(%d+;[^:;]*:)(-?%d+)(;.*)$')
     local number = left and exact(left)
     if number then state = head .. rest end
     if reason then state = MARK .. state .. MARK .. reason end
     states[who] = to_bytes(NUMBER, number or 0) .. state
+end
+
+local function change_state(who, state, reason)
+    put_state(who, state, reason)
     change_value(who, states[who])
 end
 
@@ -93,7 +100,7 @@ local function load_states(at)
     local run_count, tenant_count, terms_count, is_shared
     run_count, tenant_count, terms_count, is_shared, at = from_bytes(COUNTS, runs, at)
     names, at = values_in(TEXT, run_count + tenant_count, at)
-    states, versions, changed, terms, own_place, terms_of = {}, {}, {}, {}, nil, nil
+    states, versions, changed, places_changed, terms, own_place, terms_of = {}, {}, {}, {}, {}, nil, nil
     for i = 1, terms_count do
         local place, version
         place, version, at = from_bytes('>I2I6', runs, at)
@@ -134,11 +141,11 @@ local function terms_are_stale(who, tenant, tenant_version, version)
     return false
 end
 
--- What is remembered of an identity that the long way took: in numbers where these can say it.
+-- What is remembered of an identity: in numbers where these can say it.
 local function memory_of(payload, request, amount, left, spare_left, outcome)
     local number, left_number = exact(amount), exact(left)
     local plain = spare_left == '0' and (outcome == '' or outcome == '0')
-    if plain and number and left_number and number <= EXACT_AMOUNT and number >= -EXACT_AMOUNT then
+    if plain and number and left_number and number <= MEMORY_AMOUNT and number >= -MEMORY_AMOUNT then
         return payload .. moment .. to_bytes(MEMORY, left_number, number) .. request
     end
     if request == '' then request = '\0\0\0\0' end
@@ -194,6 +201,7 @@ local function change(at, who, kind, blocks, tenant, pool, opening, amount, spar
     local state, reason = state_of(who)
     if reason then return answer(at, FROZEN, reason) end
     local left, spare_opened, spare_left
+    local before = state
     state, left = with_open_pool(state, who, tenant, pool, opening)
     if spare then
         spare_opened, spare_left = pool_in(state, spare)
@@ -201,7 +209,7 @@ local function change(at, who, kind, blocks, tenant, pool, opening, amount, spar
     end
     local status, after, spare_after, outcome = apply[kind](left, amount, blocks, spare_left, for_spare)
     if status ~= ACCEPTED then
-        change_state(who, state)
+        if state ~= before then change_state(who, state) end
         return answer(at, status, left, spare_left or '0')
     end
     if spare and spare_after ~= spare_left then state = with_pool(state, spare, spare_opened or '', spare_after) end
@@ -219,7 +227,7 @@ local function left_at_front(who, expected, pool, opening)
         local state, reason = state_of(who)
         local opened, left = pool_in(state, pool)
         if reason or opened ~= opening or not exact(left) then return nil end
-        change_state(who, with_pool(state, pool, opening, left))
+        put_state(who, with_pool(state, pool, opening, left))
         text = sub(states[who], TEXT_AT)
     end
     return from_bytes(NUMBER, states[who]), text
@@ -270,7 +278,7 @@ local function settle(from)
     for at = first, place - 1 do
         local amount = amounts[at + 1]
         local after = left and left + amount
-        if after and (after >= 0 or not blocks or amount == 0) and after >= -EXACT then
+        if after and (after >= 0 or not blocks or amount == 0) and after >= -EXACT and after <= EXACT then
             local digest_at, payload_at = digests_at + 16 * at, payloads_at + 8 * at
             local low = byte(identities, digest_at + 1)
             local bucket = sub(identities, digest_at, digest_at) .. HEX[(low - low % 16) / 16]
@@ -279,8 +287,14 @@ local function settle(from)
             if seen then
                 answer_again(at, payload, seen)
             else
-                local remembered, memory = remembered_now .. bucket, payload .. moment .. to_bytes(MEMORY, after, amount)
-                if requests_at then memory = memory .. request_of(at) end
+                local remembered, memory = remembered_now .. bucket
+                if amount >= -MEMORY_AMOUNT and amount <= MEMORY_AMOUNT then
+                    memory = payload .. moment .. to_bytes(MEMORY, after, amount)
+                    if requests_at then memory = memory .. request_of(at) end
+                else
+                    local request = requests_at and request_of(at) or ''
+                    memory = memory_of(payload, request, format('%d', amount), format('%d', after), '0', '')
+                end
                 if call('HSETNX', remembered, field, memory) == 1 then
                     left, is_moved, count_accepted = after, true, count_accepted + 1
                     lefts[count_accepted] = after

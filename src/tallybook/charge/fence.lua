@@ -6,6 +6,7 @@
 --            "close" refuses everything until the till is made anew
 -- ARGV[2]    the epoch; for "close", ARGV[3] is the reason
 -- ARGV[2+i]  the lowest sequence that KEYS[i] may be at: what the book has read, what the caller was told
+-- Whoever asks or admits is also refused a partition whose log has an entry that `seq` does not count: the next could not be appended.
 -- Returns "restarted" or "same". Nothing is written when any partition is refused.
 
 if redis.replicate_commands then redis.replicate_commands() end
@@ -14,6 +15,15 @@ local call = redis.call
 local verb, epoch = ARGV[1], ARGV[2]
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'
+
+-- The last sequence that the log of a partition was given.
+local function last_logged(prefix)
+    local told = redis.pcall('XINFO', 'STREAM', prefix .. ':log')
+    for i = 1, #told, 2 do
+        if told[i] == 'last-generated-id' then return tonumber(string.match(told[i + 1], '^%d+')) end
+    end
+    return 0
+end
 
 local new, behind, answer = {}, {}, 'same'
 for i, prefix in ipairs(KEYS) do
@@ -29,6 +39,11 @@ for i, prefix in ipairs(KEYS) do
         if verb == 'look' and meta[3] ~= run then return redis.error_reply('RESTARTED since the till was compared with the book') end
         if tonumber(meta[2] or '0') < tonumber(ARGV[2 + i] or '0') then
             behind[#behind + 1] = prefix .. ' at ' .. (meta[2] or '0') .. ' of ' .. ARGV[2 + i]
+        elseif verb == 'ask' or verb == 'admit' then
+            local logged = last_logged(prefix)
+            if logged > tonumber(meta[2] or '0') then
+                behind[#behind + 1] = prefix .. ' at ' .. (meta[2] or '0') .. ', its log is at ' .. string.format('%d', logged)
+            end
         end
     end
 end

@@ -24,7 +24,7 @@ _REFUSALS = ("EPOCH", "CLOSED", "RESTARTED", "BEHIND")
 _REFUSED_S = 1.0
 """How long a refusal is believed before Redis and the book are asked again."""
 _SOON_S = 1.0
-"""How long one server of a cluster may take to be looked at."""
+"""How long one server of a cluster may take to be looked at; meanwhile it may rewrite its file, which goes on."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -59,6 +59,8 @@ class Fence:
         self._ask_book = ask_book
         self._admitting: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By server."""
+        self._given_up_at_s: dict[str, float] = {}
+        """By server that took too long to be looked at, when that was found, by the event loop's clock."""
         self.epoch: str = claim.epoch
         self.told: list[int] = list(claim.sequences)
         """By partition, the highest sequence that Redis or the book has told this process of."""
@@ -91,8 +93,7 @@ class Fence:
         """
         has_answered = await self._ask()
         groups = await self._by_server(range(len(self.told)))
-        admit = self._admit_soon if self._redis.is_cluster else self._admit
-        outcomes = await asyncio.gather(*(admit(*group, has_answered) for group in groups), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._admit(*group, has_answered) for group in groups), return_exceptions=True)
         problems = [outcome for outcome in outcomes if outcome is not None]
         if len(problems) == len(groups):
             raise problems[0]
@@ -116,37 +117,46 @@ class Fence:
             known = self.refusals.get(partition)
             if known is not None and asyncio.get_running_loop().time() < known.at_s + _REFUSED_S:
                 raise unknown_till(known.reason)
-            await self._compare(server, partitions_there, await self._ask())
+            await self._compare_soon(server, partitions_there, await self._ask())
 
     async def _admit(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001 - what `_ask` said
         async with self._admitting[server.name]:
-            await self._compare(server, partitions_there, has_answered)
+            await self._compare_soon(server, partitions_there, has_answered)
 
-    async def _admit_soon(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
-        """The others are not to wait for a server that stands still."""
+    async def _compare_soon(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
+        """The others of a cluster are not to wait for a server that stands still, or that takes long to rewrite its file.
+
+        One that took too long is not waited for again at once: a call asks for each of its partitions.
+        """
+        now_s = asyncio.get_running_loop().time
+        if now_s() < self._given_up_at_s.get(server.name, -_REFUSED_S) + _REFUSED_S:
+            raise unanswered(TimeoutError())
         try:
-            async with asyncio.timeout(_SOON_S):
-                await self._admit(server, partitions_there, has_answered)
+            async with asyncio.timeout(_SOON_S if self._redis.is_cluster else None):
+                await self._compare(partitions_there, has_answered)
         except TimeoutError as error:
+            self._given_up_at_s[server.name] = now_s()
             raise unanswered(error) from error
 
-    async def _compare(self, server: redis.Redis, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
+    async def _compare(self, partitions_there: Sequence[int], has_answered: bool) -> None:  # noqa: FBT001
         if not has_answered:
             # Without the book nothing new is let in; what was let in before goes on.
             await self._run("look", partitions_there)
         else:
-            await self._let_in(server, partitions_there)
+            await self._let_in(partitions_there)
         was_refused = [self.refusals.pop(partition, None) for partition in partitions_there]
         if has_answered and any(was_refused):
             _LOG.warning("the till is this installation's, and is charged again")
 
-    async def _let_in(self, server: redis.Redis, partitions_there: Sequence[int]) -> None:
+    async def _let_in(self, partitions_there: Sequence[int]) -> None:
         """Note that the till was compared in this run of its server; what a torn write left in its file is removed first."""
         if _RESTARTED in await self._run("ask", partitions_there):
-            try:
-                await torn_tail.cut_off(server)
-            except redis.RedisError as error:
-                raise unanswered(error) from error
+            # Partitions may have moved since `server` was said to hold them; what was asked just now followed them.
+            for holder, _ in await self._by_server(partitions_there):
+                try:
+                    await torn_tail.cut_off(holder)
+                except redis.RedisError as error:
+                    raise unanswered(error) from error
         await self._run("admit", partitions_there)
 
     async def _ask(self) -> bool:
@@ -169,7 +179,10 @@ class Fence:
     async def _close(self, partitions_there: Sequence[int], reason: str) -> None:
         """Whoever notices that the log went back refuses for everybody: those who remember less would go on charging."""
         _LOG.critical("the till has lost what it acknowledged, and is closed: %s", reason)
-        await self._execute("close", partitions_there, lambda _partition: reason)
+        try:
+            await self._execute("close", partitions_there, lambda _partition: reason)
+        except redis.RedisError as error:
+            _LOG.error("the till could not be closed for others: %s", error)
 
     async def _run(self, verb: str, partitions_there: Sequence[int]) -> list[bytes]:
         try:

@@ -46,6 +46,8 @@ class Lanes:
 
     async def settle(self, charges: Sequence[Charge]) -> list[Settled]:
         """Same length, same order: receipts, and in the places of charges of which nothing is known, why. Raises it when that is all."""
+        if not charges:
+            return []
         by_server: dict[str, list[int]] = defaultdict(list)
         for place, charge in enumerate(charges):
             by_server[self._server_of(charge.partition)].append(place)

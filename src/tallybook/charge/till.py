@@ -135,15 +135,16 @@ class Till:
         return view
 
     async def _read(self, tenant_id: int, customer_id: int) -> CustomerView | None:
-        """None when this is not the till, as far as this process knows it."""
+        """None when this is not the till, as far as this process knows it, or is older than what it was told."""
         partition = self._partition(tenant_id, customer_id)
+        told = self._fence.told[partition]
         meta, (tenant_version, known) = await redis.atomically(
             self._redis,
             ("HMGET", f"{partitions.prefix(partition)}:m", "epoch", "seq", "closed"),
             ("HMGET", states.key(partition), states.tenant_field(tenant_id), states.customer_field(customer_id)),
         )
         epoch, sequence, closed = map(redis.text, meta)
-        if epoch != self.epoch or closed is not None:
+        if epoch != self.epoch or closed is not None or int(sequence or 0) < told:
             return None
         state = states.read(known)
         return CustomerView(

@@ -2,6 +2,7 @@
 
 What was computed from them stands where it is: hourly totals, pools, ledger, invoices. Their own sums are kept, so reconciliation goes
 on comparing everything with everything. What reads single events (voids, re-rating, reports by property) is told since when there are any.
+Whoever compares single events with sums reads them in a `snapshot` of this module.
 """
 
 import asyncio

@@ -57,3 +57,16 @@ def _run_of(charge: Charge) -> bytes:
 def test_a_tick_goes_beside_usage_though_it_has_no_identity() -> None:
     asked = [*charges(1), Charge(0, Record(Kind.TICK, 0, 0, b"", "", 0), 0)]
     assert logged(asked) == [charge.record for charge in asked]
+
+
+def test_an_amount_beyond_the_scripts_numbers_costs_its_own_run_a_text_and_no_other() -> None:
+    """Fails when one such amount makes all runs of the call say theirs in text."""
+    asked = charges(6, customers=2)
+    large = [*asked[:-1], msgspec.structs.replace(asked[-1], amount=-(2**53))]
+    assert len(commands.pack(large)[0]) - len(commands.pack(asked)[0]) == 1 + len(str(-(2**53)))
+
+
+def test_amounts_up_to_what_the_scripts_numbers_say_go_without_text() -> None:
+    asked = charges(2)
+    large = [msgspec.structs.replace(charge, amount=amount) for charge, amount in zip(asked, (2**53 - 1, 1 - 2**53), strict=True)]
+    assert len(commands.pack(large)[0]) == len(commands.pack(asked)[0])

@@ -78,3 +78,9 @@ async def test_a_server_that_stands_still_holds_up_nobody_else_and_its_queue_is_
     assert len(await waiting) == 10
     await parted.drain()
     assert parted.depth == 0
+
+
+async def test_a_request_without_charges_is_settled_without_asking_anybody() -> None:
+    till = PartedTill()
+    assert await lanes(till).settle([]) == await lanes(till).charge([]) == []
+    assert till.calls == []

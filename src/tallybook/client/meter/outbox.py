@@ -3,6 +3,7 @@
 Used by the caller's threads (`put`) and by one sender, which is a thread or a task.
 """
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -52,6 +53,13 @@ class Reading(Protocol):
         ...
 
 
+class _Rest(NamedTuple):
+    """The rest of a response that is being read: what ends that early, and the event loop without which it can't go on."""
+
+    end_early: Callable[[], None]
+    loop: asyncio.AbstractEventLoop | None
+
+
 class Step(NamedTuple):
     """Whether a batch is done with, and how many seconds to wait before the next request."""
 
@@ -79,9 +87,10 @@ class Outbox:
         """Set by the sender: called when there is something to do."""
         self.progress: Callable[[], None] = _nothing
         """Set by the sender: called when events were settled."""
-        self._underway: dict[int, Callable[[], None]] = {}
+        self._underway: dict[int, _Rest] = {}
         self._numbers = 0
         self._flushes = 0
+        self._turned_away = 0
         self._open: dict[Reading, object] = {}
 
     @property
@@ -96,13 +105,13 @@ class Outbox:
         with self._lock:
             self.counters.tracked += 1
         if len(one.payload) > EVENT_BYTES_MAX:
-            return self._drop(one.payload, f"the event has {len(one.payload)} bytes, more than {EVENT_BYTES_MAX}")
+            return self._turn_away(one.payload, f"the event has {len(one.payload)} bytes, more than {EVENT_BYTES_MAX}")
         try:
             self._store.put(one.payload)
         except Full:
             return self._put_when_full(one)
         except OSError as error:
-            return self._drop(one.payload, f"the spool can't be written: {error}", error)
+            return self._turn_away(one.payload, f"the spool can't be written: {error}", error)
         self.wake()
         return True
 
@@ -116,7 +125,7 @@ class Outbox:
             return self._put_when_there_is_room(one)
         oldest = self._store.drop_oldest() if policy == "drop_oldest" else None
         if oldest is None:
-            return self._drop(one.payload, f"there was no room: {self.pending} events wait already")
+            return self._turn_away(one.payload, f"there was no room: {self.pending} events wait already")
         self._drop(oldest, "there was no room for newer events")
         with self._lock:
             self.counters.tracked -= 1
@@ -154,27 +163,41 @@ class Outbox:
         self._moved()
         return Step(done=True, pause_s=transport.pause_s(self._failed_in_a_row) if again else 0.0)
 
-    def settled(self) -> int:
-        """How many events were decided about, one way or the other, since the start."""
-        counted = self.counters
-        return counted.accepted + counted.duplicates + counted.refused + counted.dropped
-
     @contextlib.contextmanager
     def flush(self) -> Generator[Callable[[], bool]]:
         """While somebody waits: tells whether everything is out that had been put in, or was being read, when that began."""
-        target = self.settled() + self.pending
-        reading = set(self._underway)
+        is_out = self._until_out()
+        is_out()
         with self._lock:
             self._flushes += 1
         try:
-            yield (
-                lambda: (
-                    not (reading & self._underway.keys()) and (self.pending == 0 or (not reading and self.settled() >= target))
-                )
-            )
+            yield is_out
         finally:
             with self._lock:
                 self._flushes -= 1
+
+    def _until_out(self) -> Callable[[], bool]:
+        reading = set(self._underway)
+        target: int | None = None
+
+        def is_out() -> bool:
+            nonlocal target
+            if reading & self._underway.keys():
+                return False
+            # Where events never stop coming, some always wait: those in by now are enough, the rests' own among them.
+            target = self._entered() if target is None else target
+            return self.pending == 0 or self._left() >= target
+
+        return is_out
+
+    def _entered(self) -> int:
+        """How many events came into the store since the start, in order."""
+        return self.counters.adopted + self.counters.tracked - self._turned_away
+
+    def _left(self) -> int:
+        """How many of them were decided about, one way or the other."""
+        counted = self.counters
+        return counted.accepted + counted.duplicates + counted.refused + counted.dropped - self._turned_away
 
     @property
     def is_flushing(self) -> bool:
@@ -215,11 +238,14 @@ class Outbox:
         self._finish_forgotten()
         return found
 
-    def begin_reading(self, finish_early: Callable[[], None]) -> int:
-        """Announce that the rest of a broken-off response is being read; `finish_early` books what is known by then."""
+    def begin_reading(self, end_early: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None) -> int:
+        """Announce that the rest of a broken-off response is being read; `end_early` books what is known by then.
+
+        `loop`: the event loop that reads it, if it is none of a thread's own.
+        """
         with self._lock:
             self._numbers += 1
-            self._underway[self._numbers] = finish_early
+            self._underway[self._numbers] = _Rest(end_early, loop)
             return self._numbers
 
     def end_reading(self, number: int) -> None:
@@ -230,11 +256,18 @@ class Outbox:
 
     def finish_reading_early(self) -> None:
         """Put in what is known of every response that is still being read."""
-        for finish in list(self._underway.values()):
-            finish()
+        for rest in list(self._underway.values()):
+            rest.end_early()
         for reading in list(self._open):
             reading.finish()
         self._finish_forgotten()
+
+    def end_reading_here(self) -> None:
+        """Put in what is known of the rests that this thread's running event loop reads: it can't go on while the thread waits."""
+        with contextlib.suppress(RuntimeError):
+            here = asyncio.get_running_loop()
+            for rest in [each for each in list(self._underway.values()) if each.loop is here]:
+                rest.end_early()
 
     def _moved(self) -> None:
         with self._room:
@@ -256,6 +289,17 @@ class Outbox:
             self.tell(Problem("unreachable", f"{self.pending} events wait: {failed.error}", error=failed.error))
         from_service = failed.retry_after_s
         return transport.pause_s(self._failed_in_a_row, from_service, pause_s_max=30.0)
+
+    def give_up(self, one: Event, error: errors.QueueFull) -> None:
+        """Drop an event that was not taken in, for a caller that must not fail."""
+        with self._lock:
+            self.counters.tracked += 1
+        self._turn_away(one.payload, str(error), error)
+
+    def _turn_away(self, payload: bytes, why: str, error: BaseException | None = None) -> bool:
+        with self._lock:
+            self._turned_away += 1
+        return self._drop(payload, why, error)
 
     def _drop(self, payload: bytes, why: str, error: BaseException | None = None) -> bool:
         with self._lock:
@@ -283,6 +327,7 @@ class Outbox:
         self._failed_in_a_row = 0
         self._underway = {}
         self._flushes = 0
+        self._turned_away = 0
         self._open = {}
         self._forgotten = deque()
         self._lock = threading.RLock()

@@ -40,8 +40,12 @@ class Meter(Queue):
         self.outbox.progress = self._tell_progress
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough."""
+        """Wait until everything tracked before is with the service; False when `timeout_s` seconds were not enough.
+
+        In a coroutine it keeps the event loop from all else. Of streams broken off whose rest this loop reads, what was told counts.
+        """
         self.outbox.collect_forgotten()
+        self.outbox.end_reading_here()
         with self.outbox.flush() as out:
             self._hurry.set()
             self._wake()

@@ -77,11 +77,13 @@ class _Rest:
     def __init__(self, tracker: Tracker, reading: Reading) -> None:
         self._tracker = tracker
         self._reading = reading
-        self._number = tracker.outbox.begin_reading(reading.finish)
         self._loop = asyncio.get_running_loop()
+        self._deadline = time.monotonic() + tracker.terms.drain_s
         self._stands_since: float | None = None
         self._lock = threading.Lock()
-        self.has_ended = False
+        self._has_ended = False
+        with self._lock:
+            self._number = tracker.outbox.begin_reading(self.end, self._loop)
 
     def begin(self, reader: Coroutine[Any, Any, None]) -> None:
         """Start the task."""
@@ -90,25 +92,37 @@ class _Rest:
         _watch.add(self)
 
     def end(self) -> None:
-        """Meter what is known, once."""
+        """Meter what is known, once. The task then stops by itself."""
         with self._lock:
-            has_ended, self.has_ended = self.has_ended, True
+            has_ended, self._has_ended = self._has_ended, True
         if not has_ended:
             _end(self._tracker, self._reading, self._number)
 
-    def look(self, now: float) -> None:
-        """End it when its loop has stood still for too long: a moment if a flush waits for it, else as long as reading may take."""
+    def look(self, now: float) -> bool:
+        """Whether to look again. Ends it when its time is over, or when its loop has stood still for too long.
+
+        That is a moment if a flush waits for it, else as long as reading may take.
+        """
+        if self._task.done():
+            return False
         if self._loop.is_running():
             self._stands_since = None
-            return
+            if now >= self._deadline:  # its task would have ended it, but something keeps the loop from its work
+                self.end()
+            return True
         self._stands_since = now if self._stands_since is None else self._stands_since
         patience_s = _IDLE_S_MAX if self._tracker.outbox.is_flushing else self._tracker.terms.drain_s
-        if now - self._stands_since >= patience_s or self._loop.is_closed():
-            self.end()
-            self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - nobody can finish it, and that is known
-            if self._loop.is_closed():
-                with contextlib.suppress(Exception):
-                    self._reader.close()
+        if not self._has_ended and now - self._stands_since < patience_s and not self._loop.is_closed():
+            return True
+        self.end()
+        self._abandon()
+        return False
+
+    def _abandon(self) -> None:
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - nobody can finish it, and that is known
+        if self._loop.is_closed():
+            with contextlib.suppress(Exception):
+                self._reader.close()
 
 
 class _Watch:
@@ -134,10 +148,9 @@ class _Watch:
         while is_needed:
             time.sleep(_LOOK_S)
             now = time.monotonic()
-            for rest in list(self._rests):
-                rest.look(now)
+            done = {rest for rest in list(self._rests) if not rest.look(now)}
             with self._lock:
-                self._rests = [rest for rest in self._rests if not rest.has_ended]
+                self._rests = [rest for rest in self._rests if rest not in done]
                 self._is_running = is_needed = bool(self._rests)
 
 

@@ -206,8 +206,14 @@ class ResponsesShape(SimpleShape):
     def _look_for(self, name: bytes, data: bytes) -> None:
         for start, end in with_name(data, name):
             if name in data[start : min(end, start + self._HEAD_BYTES)]:
-                self.body(parsed(data[start:end]).get("response"))
-                self.is_over = True
+                self._look_at(parsed(data[start:end]), name.decode())
+
+    def _look_at(self, event: Mapping[str, Any], name: str) -> None:
+        """Text may name the last event too; only that one is of this type and holds the response."""
+        response = event.get("response")
+        if isinstance(response, dict) and event.get("type", name) == name:
+            self.body(response)
+            self.is_over = True
 
     def _keep(self, data: bytes) -> None:
         deltas = [parsed(data[start:end]) for start, end in with_name(data, b"response.output_text.delta")]

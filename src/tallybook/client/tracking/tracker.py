@@ -106,8 +106,7 @@ class Tracker:
         try:
             self.outbox.put(made)
         except errors.QueueFull as error:
-            self.outbox.counters.dropped += 1
-            self.outbox.tell(Problem("dropped", str(error), [fields], error))
+            self.outbox.give_up(made, error)
 
     def _fields(self, call: Call, found: Usage, status: UsageStatus) -> dict[str, Any]:
         return {
