@@ -197,6 +197,22 @@ THE_BOOK = (
         _ROLLUP + "test_a_pass_writes_events_totals_pools_ledger_and_the_offset",
     ),
     Mutant(
+        "a text that looks like a NUL is no row",
+        10,
+        "rollup/copy_rows.py",
+        'if rb"\\u0000" in data and rb"\\u0000" in data.replace(rb"\\\\", b""):',
+        'if rb"\\u0000" in data:',
+        "tests/integration/test_rollup.py::test_text_of_every_kind_arrives_in_the_book_as_it_was",
+    ),
+    Mutant(
+        "a store that is away for one event fails the request",
+        7,
+        "flows/usage.py",
+        "if not any(isinstance(result, Settled) for result in results):",
+        "if True:",
+        "tests/unit/flows/test_usage_stores_away.py::test_what_was_recorded_is_told_when_the_second_attempt_of_another_event_fails",
+    ),
+    Mutant(
         "changes of a pool are taken in the wrong order",
         10,
         "rollup/aggregate.py",

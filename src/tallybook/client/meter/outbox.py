@@ -104,10 +104,10 @@ class Outbox:
             self._finish_forgotten()
         with self._lock:
             self.counters.tracked += 1
-        if len(one.payload) > EVENT_BYTES_MAX:
+        if not one.is_short and len(one.payload) > EVENT_BYTES_MAX:
             return self._turn_away(one.payload, f"the event has {len(one.payload)} bytes, more than {EVENT_BYTES_MAX}")
         try:
-            self._store.put(one.payload)
+            self._store.put(one)
         except Full:
             return self._put_when_full(one)
         except OSError as error:
@@ -136,7 +136,7 @@ class Outbox:
         with self._room:
             while True:
                 try:
-                    self._store.put(one.payload)
+                    self._store.put(one)
                 except Full:
                     self._room.wait(1.0)
                 else:
