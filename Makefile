@@ -11,6 +11,7 @@ BIN := .venv/bin
 DATA ?= .tallybook
 PORT ?= 8080
 WORKERS ?= 1
+TEST_PROCESSES ?= 3
 # Bytecode is kept, whatever the caller's environment says: the tests start hundreds of processes that would each compile all they import.
 unexport PYTHONDONTWRITEBYTECODE
 CHECKS := check-lint check-format check-types check-layers check-dependencies check-unused
@@ -43,9 +44,9 @@ demo: .venv/for-use
 dev: .venv/for-use
 	$(BIN)/tallybook dev --data $(DATA) --port $(PORT) --workers $(WORKERS)
 
-# Files are shared out over the cores; each process has its own Postgres and Redis.
+# Files are shared out over processes, each with its own Postgres and Redis: one more than two cores, because tests also wait.
 test: .venv/for-development
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 bench: .venv/for-development
 	$(BIN)/python -m benchmarks $(ARGS)
