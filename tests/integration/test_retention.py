@@ -14,6 +14,7 @@ from tallybook.core import clock, errors
 from tallybook.entrypoints.workers import upkeep
 from tallybook.flows import reconcile, reconcile_round, rerate
 from tallybook.flows.reconcile import Report
+from tallybook.reports import store
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import model_usage, retention
 from tallybook.rollup.model_usage import ModelCustomer
@@ -122,6 +123,24 @@ async def test_what_needs_single_events_says_since_when_there_are_any(world: Wor
     answer = await world.api.send("POST", f"/api/v1/usage/events/{event['id']}/void", {"reason": "late"})
     assert (answer.status, answer.code) == (404, "usage_event_not_found")
     assert "were dropped" in answer.body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/reports/usage", "/usage/events"])
+async def test_a_month_that_goes_while_it_is_asked_for_is_not_left_out_in_silence(
+    world: World, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes after it was seen that all is there, and before that is read."""
+    await used_and_billed(world)
+    check = store.check_whole
+
+    async def check_and_drop(*which: Any) -> None:  # noqa: ANN401 - passed on as they are
+        await check(*which)
+        await drop(world)
+
+    monkeypatch.setattr(store, "check_whole", check_and_drop)
+    asked = {"from": "2026-01-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}
+    by_team = {"groupBy": "property:team"} if path == "/reports/usage" else {}
+    assert await world.refused("GET", path, params=asked | by_team) == (400, "raw_events_dropped")
 
 
 async def test_a_month_stays_while_a_period_is_open_that_pays_for_something_in_it(world: World) -> None:

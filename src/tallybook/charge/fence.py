@@ -95,8 +95,9 @@ class Fence:
         groups = await self._by_server(range(len(self.told)))
         outcomes = await asyncio.gather(*(self._admit(*group, has_answered) for group in groups), return_exceptions=True)
         problems = [outcome for outcome in outcomes if outcome is not None]
-        if len(problems) == len(groups):
-            raise problems[0]
+        for problem in problems:
+            if len(problems) == len(groups) or not isinstance(problem, errors.Unavailable):
+                raise problem
 
     async def admit_one(self, partition: int) -> None:
         """Compare the server of a partition with the book, and let it be charged; raises Unavailable as `admit` does."""

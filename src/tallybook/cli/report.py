@@ -18,6 +18,7 @@ from tallybook.customers import store as customers
 from tallybook.reports import event_rows, export, forecast, rules, store
 from tallybook.reports.export import Format, Writer
 from tallybook.reports.model import Column, EventFilters, Filters, Question, RawRow, ReportName
+from tallybook.rollup import retention
 from tallybook.settings import SettingsError
 from tallybook.storage import postgres
 from tallybook.storage.postgres import Connection
@@ -120,6 +121,7 @@ async def _connected(url: str, work: Callable[[Connection], Awaitable[_Result]])
     connection = await postgres.connect_one(url, application_name="tallybook-report")
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await retention.hold_months(connection)
             return await work(connection)
     finally:
         await connection.close()

@@ -60,6 +60,7 @@ async def page(connection: Connection, which: EventFilters, cursor: str | None, 
     before = None if cursor is None else _decode(cursor)
     composed = composition.events(which, _SQL, before, limit + 1)
     found = await connection.fetch(composed.grouped, *composed.arguments.values)
+    await _check_whole(connection, which)  # a month may have gone since it was looked
     next_cursor = _encode(found[limit - 1]) if len(found) > limit else None
     return [_row(row) for row in found[:limit]], next_cursor
 

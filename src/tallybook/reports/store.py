@@ -32,11 +32,14 @@ async def has_usage(connection: Connection, tenant: Tenant) -> bool:
 
 async def answer(connection: Connection, question: Question, cursor: str | None, limit: int) -> Answer:
     """One page of a report and the totals of all of it. Raises ValidationError for a cursor of another question."""
-    composed = composition.compose(question, await source(connection, question), _SQL)
+    where = await source(connection, question)
+    composed = composition.compose(question, where, _SQL)
     skipped = 0 if cursor is None or question.ranked_by is None else cursors.decode(cursor)
     after = () if cursor is None or question.ranked_by is not None else rules.decode_cursor(composed.keys, cursor)
     statement = composition.page(composed, _SQL, after, limit + 1, question.ranked_by, skipped)
     found = [dict(row.items()) for row in await connection.fetch(statement, *composed.arguments.values)]
+    if where is Source.EVENTS:  # a month may have gone since it was looked
+        await check_whole(connection, question.tenant, question.starts_at)
     rows = [rules.as_integers(row) for row in found if not row["is_total"]]
     [totals] = [rules.as_integers(row) for row in found if row["is_total"]]
     next_cursor = None

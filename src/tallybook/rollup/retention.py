@@ -66,8 +66,13 @@ async def snapshot(database: Pool) -> AsyncGenerator[Connection]:
     A statement that waits for a month to go finds it gone, whatever its snapshot says; so the lock comes first, and then the snapshot.
     """
     async with postgres.snapshot(database) as connection:
-        await connection.execute(_SQL["hold_months"], timeout=_SUMMING_S_MAX)
+        await hold_months(connection)
         yield connection
+
+
+async def hold_months(connection: Connection) -> None:
+    """Keep months from going until the transaction ends. As its first statement, it makes of it what `snapshot` gives."""
+    await connection.execute(_SQL["hold_months"], timeout=_SUMMING_S_MAX)
 
 
 async def usage_start(connection: Querying, tenant_id: int) -> datetime | None:

@@ -15,7 +15,7 @@ from tallybook.entrypoints.http.dashboard.security import FORM_COOKIE, PATH, SES
 from tallybook.entrypoints.http.frame import Frame
 from tallybook.reports import statement, statement_html, statement_pdf
 from tallybook.reports.statement import Statement
-from tallybook.storage import postgres
+from tallybook.rollup import retention
 from tallybook.tenancy import actions as tenancy
 from tallybook.tenancy import web_sessions
 from tallybook.tenancy.model import AuthenticatedKey
@@ -55,7 +55,7 @@ class Dashboard:
             return _go_to(f"{PATH}/sign-in")
         picked = figures.choice(dict(request.query))
         services = self._frame.services
-        async with _Turn(self._room), postgres.snapshot(services.database) as connection:
+        async with _Turn(self._room), retention.snapshot(services.database) as connection:
             shown = await figures.read(services, connection, key, picked)
         scheme = "https" if security.is_https(request) else "http"
         return _html(view.page(shown, web_sessions.form_token(token), f"{scheme}://{request.host}"))
