@@ -1,5 +1,6 @@
 """One run: the workloads in order, each on an installation that is judged in the end."""
 
+import asyncio
 import importlib
 import sys
 import tempfile
@@ -20,6 +21,7 @@ ON_REQUEST = ("export", "close", "flat")
 """Those that take long and that nothing is compared by: run when asked for."""
 _UNJUDGED = frozenset({"reports", "export", "close", "flat", "pricing"})
 _PRICING = "benchmarks.pricing"
+_LOGGED_S, _TRIMMED_S = 3.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +132,18 @@ class _Measuring:
         return median(runs)
 
     async def _memory(self, load: Loaded) -> None:
-        """Bytes of Redis for each event in the log and each remembered identity, while nothing is trimmed."""
+        """Bytes of Redis for each remembered identity and each event in the log: what Redis gets back when the book has it."""
         self.installation.running.rest_workers(on=True)
         try:
-            empty = await stores.bytes_of_log(self.installation)
-            outcome = await load.run(1.0)
-            logged = await stores.bytes_of_log(self.installation) - empty
+            outcome = await load.run(_LOGGED_S)
+            full = await stores.bytes_used(self.installation)
         finally:
             self.installation.running.rest_workers(on=False)
+        await book.until_level(self.installation.services)
+        await asyncio.sleep(_TRIMMED_S)
         size, count = await stores.bytes_of_ids(self.installation)
         self.found.more |= {
-            "redis_bytes_per_event": logged / outcome.accepted,
+            "redis_bytes_per_event": (full - await stores.bytes_used(self.installation)) / outcome.accepted,
             "redis_bytes_per_id": size / count,
             "redis_ids": count,
         }

@@ -21,7 +21,7 @@ from tallybook.charge.till import Till, TillSettings
 from tallybook.core import clock, partitions
 from tallybook.rollup import aggregate, copy_rows, log_reader
 from tallybook.rollup.model import RawEntry
-from tallybook.storage import postgres
+from tallybook.storage import postgres, redis
 from tallybook.storage.redis import Redis, Word
 
 _IN_FLIGHT = 2
@@ -169,13 +169,10 @@ async def one_copy(installation: Installation, entries: Sequence[RawEntry], roun
     return await run_copy(installation, effects.event_rows, effects.events, rounds)
 
 
-async def bytes_of_log(installation: Installation) -> int:
-    """Memory of the installation's logs."""
-    keys = [
-        ("MEMORY", "USAGE", f"{partitions.prefix(number)}:log", "SAMPLES", 0)
-        for number in range(installation.services.settings.partitions)
-    ]
-    return sum(size or 0 for size in await installation.services.redis.pipeline(*keys, atomic=False))
+async def bytes_used(installation: Installation) -> int:
+    """What Redis' allocator has given out."""
+    reply = await installation.services.redis.execute_command("INFO", "memory")
+    return int(redis.info(reply)["used_memory"])
 
 
 async def bytes_of_ids(installation: Installation) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class Settings:
     """Several API processes listen on the same port, and the kernel spreads connections over them."""
     workers: int = 1
     """API processes that `serve` runs."""
-    partitions: int = 16
+    partitions: int = 4
     """Partitions of the till and its log. Fixed when an installation is made; later values must agree."""
     postgres_connections_max: int = 10
     redis_connections_max: int = 32

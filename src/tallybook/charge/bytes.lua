@@ -12,12 +12,14 @@ local function array(items)
     return array_of(#items) .. table.concat(items)
 end
 
-local HEX = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'}
+-- What stands for six bits in the name of a bucket.
+local SIX_BITS = {}
+for bits = 0, 63 do SIX_BITS[bits] = string.char(48 + bits) end
 
--- Where an identity is kept in each generation: a bucket (its first 12 bits, as a byte and a hex digit) and a field in it.
+-- Where an identity is kept in each generation: a bucket (its first 14 bits, as a byte and a character) and a field in it.
 local function place_of(digests, at)
     local low = byte(digests, at + 1)
-    return sub(digests, at, at) .. HEX[(low - low % 16) / 16], sub(digests, at + 1, at + 9)
+    return sub(digests, at, at) .. SIX_BITS[(low - low % 4) / 4], sub(digests, at + 1, at + 9)
 end
 
 -- Numbers as 8 bytes each, as a MessagePack binary.

@@ -3,10 +3,10 @@
 -- KEYS[i]    the hash tag of a partition, "{p07}"
 -- ARGV[1]    the epoch this installation must have
 -- ARGV[2]    length of a dedupe generation in seconds (an identity is remembered for one to two generations)
--- ARGV[3i]   the charges of KEYS[i]: the form of their log entry, how many, an amount each (8 bytes), where they go as rows what tells
---            them apart; whom the runs are of (charge/commands.py); then the runs, which have all else in common, as `HEAD` says; those
---            with an amount beyond EXACT end with the amounts in text
--- ARGV[3i+1] their records in the same order (core/packed_log.py), which are copied into the log; columns say what tells records apart
+-- ARGV[3i]   the charges of KEYS[i]: the form of their log entry, how many, an amount each (8 bytes), what tells them apart
+--            (core/packed_log.py), whom the runs are of (charge/commands.py); then the runs, which have all else in common, as `HEAD`
+--            says; those with an amount beyond EXACT end with the amounts in text
+-- ARGV[3i+1] their records in the same order, which are copied into the log
 -- ARGV[3i+2] the highest log sequence of KEYS[i] that the caller has been told of
 -- Returns MessagePack: for each partition {sequence or 0, now in ms, what is left after each accepted charge (8 bytes each), of these
 -- the ones that met something worth telling {number, outcome, spare left, left in text}, the others {place, status, ...}}.
@@ -19,7 +19,6 @@
 
 if redis.replicate_commands then redis.replicate_commands() end
 
-local COLUMNS = 2
 local FORM_AND_COUNT, AMOUNTS_AT, COUNTS = '>BI4', 6, '>I2I2I2B'
 -- How many charges, kind, flags, and how the customer's state begins when its terms are these, its first pool is this one, and what is
 -- left stands before the text. With a spare pool, this and what goes back to it follow; with amounts in text, these.
@@ -41,7 +40,7 @@ local call, from_bytes, char = redis.call, struct.unpack, string.char
 
 -- The partition that is being charged: names of its keys, what was asked, what it knows, and what is answered and logged.
 local prefix, now_ms, remembered_now, remembered_before
-local runs, records, form, identities, digests_at, payloads_at, requests_at, place, amounts
+local runs, records, form, digests_at, payloads_at, requests_at, place, amounts
 local names, own_place, terms, terms_of, run_number, states, versions, changed, places_changed
 local moment, lefts, count_accepted, beside, left_out, openings, others
 
@@ -155,7 +154,7 @@ end
 
 -- The fingerprint of a charge's Idempotency-Key; '' without one.
 local function request_of(at)
-    local request = sub(identities, requests_at + 4 * at, requests_at + 4 * at + 3)
+    local request = sub(runs, requests_at + 4 * at, requests_at + 4 * at + 3)
     return request == '\0\0\0\0' and '' or request
 end
 
@@ -194,8 +193,8 @@ end
 
 -- The long way, for any kind.
 local function change(at, who, kind, blocks, tenant, pool, opening, amount, spare, for_spare)
-    local bucket, field = place_of(identities, digests_at + 16 * at)
-    local payload = sub(identities, payloads_at + 8 * at, payloads_at + 8 * at + 7)
+    local bucket, field = place_of(runs, digests_at + 16 * at)
+    local payload = sub(runs, payloads_at + 8 * at, payloads_at + 8 * at + 7)
     local seen = call('HGET', remembered_now .. bucket, field) or call('HGET', remembered_before .. bucket, field)
     if seen then return answer_again(at, payload, seen) end
     local state, reason = state_of(who)
@@ -280,9 +279,9 @@ local function settle(from)
         local after = left and left + amount
         if after and (after >= 0 or not blocks or amount == 0) and after >= -EXACT and after <= EXACT then
             local digest_at, payload_at = digests_at + 16 * at, payloads_at + 8 * at
-            local low = byte(identities, digest_at + 1)
-            local bucket = sub(identities, digest_at, digest_at) .. HEX[(low - low % 16) / 16]
-            local field, payload = sub(identities, digest_at + 1, digest_at + 9), sub(identities, payload_at, payload_at + 7)
+            local low = byte(runs, digest_at + 1)
+            local bucket = sub(runs, digest_at, digest_at) .. SIX_BITS[(low - low % 4) / 4]
+            local field, payload = sub(runs, digest_at + 1, digest_at + 9), sub(runs, payload_at, payload_at + 7)
             local seen = call('HGET', remembered_before .. bucket, field)
             if seen then
                 answer_again(at, payload, seen)
@@ -374,13 +373,12 @@ for i, tag in ipairs(KEYS) do
     local at
     amounts, at = values_in('i8', count, AMOUNTS_AT)
     -- What tells records apart are three binaries, each with a header of five bytes that ends with its length.
-    if form == COLUMNS then identities, digests_at = records, 7 else identities, digests_at = runs, at + 5 end
+    digests_at = at + 5
     payloads_at = digests_at + 16 * count + 5
     requests_at = payloads_at + 8 * count + 5
-    local requests_length = from_bytes('>I4', identities, requests_at - 4)
-    if form ~= COLUMNS then at = requests_at + requests_length end
+    local requests_length = from_bytes('>I4', runs, requests_at - 4)
+    at = load_states(requests_at + requests_length)
     if requests_length == 0 then requests_at = nil end
-    at = load_states(at)
     place, run_number = 0, 1
     while at <= #runs do at, run_number = settle(at), run_number + 1 end
     store_states()

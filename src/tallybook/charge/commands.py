@@ -45,7 +45,8 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
     `amount` is signed, in 1e-9 of the pool's unit: what is added to the pool, so usage is negative. `opening` is what the terms grant
     the pool. `blocks`: the pool may not be left below zero. `spare_pool` pays what `pool` can't, or is ""; a void gives `for_spare` back
-    to it, and an adjustment, which must be negative then, takes from it before it takes from `pool`.
+    to it, and an adjustment, which must be negative then, takes from it before it takes from `pool`. `is_named`: the record's identity is
+    that of its event id, so the log need not repeat it.
     """
 
     partition: int
@@ -57,6 +58,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     tenant_version: int = 0
     customer_version: int = 0
     for_spare: int = 0
+    is_named: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -82,19 +84,20 @@ def pack(charges: Sequence[Charge]) -> tuple[bytes, bytes]:
     """The script's arguments for the charges of one partition: runs of what they have in common but for the amounts, and their records.
 
     They keep their order: of two charges in one call, the first may make the other one stale, or leave it nothing. Few records go
-    into the log as rows, many by columns; the script reads identities from the columns, or from the end of the first argument.
+    into the log as rows, many by columns.
     """
     records = [charge.record for charge in charges]
     heads, counts = _runs(charges)
     amounts = [charge.amount for charge in charges]
+    told = packed_log.identities([record.digest for record in records], [record.fingerprint for record in records])
     if len(records) > ROWS_MAX:
-        body, rest = packed_log.pack(records, [head.account for head in heads], counts), b""
+        are_named = all(charge.is_named for charge in charges)
+        body = packed_log.pack(records, told, [head.account for head in heads], counts, are_named=are_named)
         form = usage_log.PACKED
     else:
-        rest = packed_log.identities([record.digest for record in records], [record.fingerprint for record in records])
         body, form = packed_log.pack_rows(records), usage_log.ROWS
     numbers = struct.pack(f">BI{len(amounts)}q", form, len(amounts), *amounts)
-    return b"".join((numbers, rest, *_who(heads), *_in_words(heads, counts, amounts))), body
+    return b"".join((numbers, told.packed(), *_who(heads), *_in_words(heads, counts, amounts))), body
 
 
 def _runs(charges: Sequence[Charge]) -> tuple[list["_Head"], list[int]]:

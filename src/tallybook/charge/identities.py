@@ -9,12 +9,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tallybook.core import partitions
+from tallybook.core import ids, partitions
 from tallybook.core.usage_log import IDEMPOTENCY_BYTES, PAYLOAD_BYTES
 
 NO_KEY = bytes(IDEMPOTENCY_BYTES)
-_HIGH = 256
-_NIBBLES = b"0123456789abcdef"
+BUCKETS = 1 << 14
+_SIX_BITS = bytes(range(48, 112))
 _TIME_BYTES = 6
 _LEFT_BYTES = 7
 _AMOUNT_BYTES = 6
@@ -43,18 +43,18 @@ def key(partition: int, generation: int, bucket: bytes) -> bytes:
 
 
 def place_of(digest: bytes) -> tuple[bytes, bytes]:
-    """Bucket and field of an identity: its first 12 bits, and bytes 2 to 10."""
-    return digest[:1] + _NIBBLES[digest[1] >> 4 : (digest[1] >> 4) + 1], digest[1:10]
+    """Bucket and field of an identity: its first 14 bits, and bytes 2 to 10."""
+    return name_of(ids.bucket_of(digest)), digest[1:10]
 
 
 def name_of(number: int) -> bytes:
-    """The bucket with a number: the first 12 bits of the identities in it."""
-    return bytes((number >> 4,)) + _NIBBLES[number & 15 : (number & 15) + 1]
+    """The bucket with a number, as a byte and a character."""
+    return bytes((number >> 6, _SIX_BITS[number & 63]))
 
 
 def buckets() -> Iterator[bytes]:
-    """All 4096 buckets."""
-    return (bytes((high, nibble)) for high in range(_HIGH) for nibble in _NIBBLES)
+    """The names of all of them."""
+    return map(name_of, range(BUCKETS))
 
 
 def write(payload: bytes, original: Original) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Callable
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGEST_BYTES = 16
@@ -19,6 +20,25 @@ def event_digest(tenant_id: int, customer_id: int, event_id: str) -> bytes:
     digest = _empty.copy()
     digest.update(f"{tenant_id}\0{customer_id}\0{event_id}".encode())
     return digest.digest()
+
+
+def event_digests(tenant_id: int, customer_id: int) -> Callable[[str], bytes]:
+    """`event_digest` of one customer's event ids, for many of them."""
+    begun = _empty.copy()
+    begun.update(f"{tenant_id}\0{customer_id}\0".encode())
+    copy = begun.copy
+
+    def of(event_id: str) -> bytes:
+        digest = copy()
+        digest.update(event_id.encode())
+        return digest.digest()
+
+    return of
+
+
+def bucket_of(digest: bytes) -> int:
+    """Where the till keeps an identity: the number of its bucket, which is its first 14 bits."""
+    return digest[0] << 6 | digest[1] >> 2
 
 
 def event_public_id(digest: bytes) -> str:

@@ -2,11 +2,13 @@
 
     [identities, fingerprints of payloads, those of Idempotency-Keys, columns]
 
-The first three are bytes, 16, 8 and 4 a record (or no keys at all), which the script reads by position. A column is what every record
-has, or one value a record; what many records share stands once, in a table.
+The first three are bytes, 16, 8 and 4 a record. There are no keys when no record has one, and no identities when all records are named:
+then each follows from the customer and the event id. A column is what every record has, or one value a record; what many
+records share stands once, in a table.
 """
 
 import itertools
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from tallybook.core import money
+from tallybook.core import ids, money
 from tallybook.core.records import DIGEST_BYTES, IDEMPOTENCY_BYTES, PAYLOAD_BYTES, Record
 
 Value = TypeVar("Value")
@@ -25,15 +27,20 @@ Column = Value | list[Value]
 _NO_DIGEST = bytes(DIGEST_BYTES)
 _NO_KEY = bytes(IDEMPOTENCY_BYTES)
 _BIN32 = struct.Struct(">BI")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}(?=\.)")
 
 
 class Account(NamedTuple):
-    """Who used what, and what pays for it. The fields are those of `Record`; `pool` ends before the start of its period, if it can."""
+    """Who used what, and what pays for it. The fields are those of `Record`.
+
+    `pool` ends before the start of its period and begins after the number of its subscription, which is `pool_of`, if it can.
+    """
 
     tenant_id: int
     customer_id: int
     feature_id: int
     period_start_s: int
+    pool_of: int | None
     pool: str
 
 
@@ -44,6 +51,7 @@ class AccountColumns(msgspec.Struct, array_like=True, frozen=True, gc=False):
     customer_id: Column[int]
     feature_id: Column[int]
     period_start_s: Column[int]
+    pool_of: Column[int | None]
     pool: Column[str]
 
 
@@ -105,12 +113,24 @@ class Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     columns: Columns
 
     def __len__(self) -> int:
-        return len(self.digests) // DIGEST_BYTES
+        return len(self.payloads) // PAYLOAD_BYTES
+
+
+class Identities(NamedTuple):
+    """What tells records apart, one after the other: identities, and fingerprints of payloads and of keys (none without a key)."""
+
+    digests: bytes
+    payloads: bytes
+    keys: bytes
+
+    def packed(self) -> bytes:
+        """For the script to find by position: each with a header of five bytes that ends with its length."""
+        return b"".join(map(_binary, self))
 
 
 _PLAIN = Columns.__struct_fields__[9:]
 _place = Record.__struct_fields__.index
-_DIGEST, _FINGERPRINT, _EVENT_ID, _OCCURRED = map(_place, ("digest", "fingerprint", "event_id", "occurred_at_ms"))
+_EVENT_ID, _OCCURRED = map(_place, ("event_id", "occurred_at_ms"))
 _plain_of = itemgetter(*map(_place, _PLAIN))
 _price_of = itemgetter(*map(_place, PriceColumns.__struct_fields__))
 _measures_of = itemgetter(*map(_place, ("quantity_nano", "input_tokens", "output_tokens")))
@@ -121,14 +141,28 @@ _encode = msgspec.msgpack.Encoder().encode
 def account(tenant_id: int, customer_id: int, feature_id: int, period_start_s: int, pool: str) -> Account:
     """A row of the table of accounts; `pool` is the whole name."""
     end = str(period_start_s)
-    return Account(tenant_id, customer_id, feature_id, period_start_s, pool[: -len(end)] if pool.endswith(f".{end}") else pool)
+    name = pool[: -len(end)] if pool.endswith(f".{end}") else pool
+    number = _NUMBER.match(name)
+    if number is None:
+        return Account(tenant_id, customer_id, feature_id, period_start_s, None, name)
+    return Account(tenant_id, customer_id, feature_id, period_start_s, int(number[0]), name[number.end() :])
 
 
-def pack(records: Sequence[Record], accounts: Sequence[Account], counts: Sequence[int]) -> bytes:
-    """Records as bytes. `accounts` says whose they are, `counts` how many of each stand together."""
+def whole_pool(pool_of: int | None, pool: str, period_start_s: int) -> str:
+    """The whole name of a pool, from what the table of accounts says of it."""
+    return f"{'' if pool_of is None else pool_of}{pool}{period_start_s if pool[-1:] == '.' else ''}"
+
+
+def pack(
+    records: Sequence[Record], told: Identities, accounts: Sequence[Account], counts: Sequence[int], *, are_named: bool
+) -> bytes:
+    """Records as bytes. `accounts` says whose they are, `counts` how many of each stand together.
+
+    `are_named` promises that each identity is `ids.event_digest` of the record's tenant, customer and event id.
+    """
     columns = list(zip(*map(_values, records), strict=True))
     body = [_transposed(accounts), _column(counts), *_prices(columns), *_beginnings(columns), *map(_column, _plain_of(columns))]
-    return b"\x94" + identities(columns[_DIGEST], columns[_FINGERPRINT]) + _encode(body)
+    return b"\x94" + (told._replace(digests=b"") if are_named else told).packed() + _encode(body)
 
 
 def pack_rows(records: Sequence[Record]) -> bytes:
@@ -136,18 +170,17 @@ def pack_rows(records: Sequence[Record]) -> bytes:
     return _encode(records)
 
 
-def identities(digests: Sequence[bytes], fingerprints: Sequence[bytes]) -> bytes:
-    """What tells records apart, for the script to find by position: identities, fingerprints of payloads, and of keys if there are any."""
+def identities(digests: Sequence[bytes], fingerprints: Sequence[bytes]) -> Identities:
+    """What tells records apart."""
     of_records = b"".join(digests)
     if len(of_records) != DIGEST_BYTES * len(digests):
         of_records = b"".join([digest or _NO_DIGEST for digest in digests])
     halves = struct.unpack(f"{PAYLOAD_BYTES}s{IDEMPOTENCY_BYTES}s" * len(fingerprints), b"".join(fingerprints))
     keys = b"".join(halves[1::2])
-    return _binary(of_records) + _binary(b"".join(halves[::2])) + _binary(keys if keys.strip(b"\0") else b"")
+    return Identities(of_records, b"".join(halves[::2]), keys if keys.strip(b"\0") else b"")
 
 
 def _binary(data: bytes) -> bytes:
-    """Always with a header of five bytes, so that the script finds what it looks for."""
     return _BIN32.pack(0xC6, len(data)) + data
 
 
@@ -214,10 +247,10 @@ def unpack(packed: Packed) -> dict[str, list[Any]]:
     count, columns = len(packed), packed.columns
     found = {name: spread(getattr(columns, name), count) for name in _PLAIN}
     found |= _accounts(columns, count) | _of_table(columns.prices, spread(columns.price, count))
-    found["digest"] = [b"" if digest == _NO_DIGEST else digest for digest in pieces(packed.digests, DIGEST_BYTES, count)]
     found["fingerprint"] = _fingerprints(packed, count)
     rests, prefix = spread(columns.event_id, count), columns.id_prefix
     found["event_id"] = [None if rest is None else prefix + rest for rest in rests] if prefix else rests
+    found["digest"] = _digests(packed, found)
     first = columns.occurred_from_ms
     occurred = columns.occurred_ms
     found["occurred_at_ms"] = (
@@ -234,6 +267,14 @@ def records(packed: Packed) -> list[Record]:
     return [Record(*values) for values in zip(*(found[name] for name in Record.__struct_fields__), strict=True)]
 
 
+def _digests(packed: Packed, found: dict[str, list[Any]]) -> list[bytes]:
+    if packed.digests:
+        return [b"" if digest == _NO_DIGEST else digest for digest in pieces(packed.digests, DIGEST_BYTES, len(packed))]
+    if None in found["event_id"]:
+        raise msgspec.ValidationError("neither identities nor an event id for each record")
+    return list(map(ids.event_digest, found["tenant_id"], found["customer_id"], found["event_id"]))
+
+
 def _fingerprints(packed: Packed, count: int) -> list[bytes]:
     payloads = pieces(packed.payloads, PAYLOAD_BYTES, count)
     if not packed.keys:
@@ -248,8 +289,7 @@ def _accounts(columns: Columns, count: int) -> dict[str, list[Any]]:
     if sum(each) != count:
         raise msgspec.ValidationError(f"accounts of {sum(each)} records for {count}")
     found = {name: spread(getattr(columns.accounts, name), many) for name in AccountColumns.__struct_fields__}
-    names, starts = found["pool"], found["period_start_s"]
-    found["pool"] = [f"{name}{start}" if name[-1:] == "." else name for name, start in zip(names, starts, strict=True)]
+    found["pool"] = list(map(whole_pool, found.pop("pool_of"), found["pool"], found["period_start_s"]))
     if counts == 1:
         return found
     places = [place for place, repeats in enumerate(each) for _ in range(repeats)]

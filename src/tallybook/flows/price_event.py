@@ -65,6 +65,8 @@ def price(event: Event, terms: Terms, book: PriceBook, now_ms: int, identity: st
         tariff.spare_pool,
         tariff.tenant_version,
         tariff.customer_version,
+        0,  # for_spare
+        event.event_id is not None,
     )
     return PricedEvent(event, tariff, charge)
 

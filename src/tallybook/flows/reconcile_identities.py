@@ -15,7 +15,7 @@ from datetime import datetime
 import msgspec
 
 from tallybook.charge import identities
-from tallybook.core import clock, partitions, usage_log
+from tallybook.core import clock, ids, partitions, usage_log
 from tallybook.core.usage_log import Kind
 from tallybook.rollup import identity_sums, log_reader, store, sums
 from tallybook.rollup.identity_sums import Known
@@ -29,16 +29,16 @@ _LOOKED_INTO_MAX = 20_000
 """About how many identities are compared one by one, besides those of buckets whose counts differ."""
 _UNREMEMBERED = frozenset({Kind.TICK, Kind.EXPIRY})
 _COUNT = b"""
+local buckets = tonumber(ARGV[1])
 local meta = redis.call('HMGET', KEYS[1] .. ':m', 'generation', 'now_ms', 'seq')
 local generation = tonumber(meta[1] or '0')
-local nibbles, found = '0123456789abcdef', {}
+local found = {}
 for age = 0, 1 do
     local prefix = KEYS[1] .. ':d:' .. string.format('%.0f', generation - age) .. ':'
-    for bucket = 0, 4095 do
-        local nibble = bucket % 16 + 1
-        local held = redis.call('HLEN', prefix .. string.char(math.floor(bucket / 16)) .. string.sub(nibbles, nibble, nibble))
+    for bucket = 0, buckets - 1 do
+        local held = redis.call('HLEN', prefix .. string.char(math.floor(bucket / 64), 48 + bucket % 64))
         if held > 0 then
-            found[#found + 1] = age * 4096 + bucket
+            found[#found + 1] = age * buckets + bucket
             found[#found + 1] = held
         end
     end
@@ -79,7 +79,7 @@ async def compare(database: Pool, client: Redis, count: int, hot_window_s: int) 
             held.update(memory.counts)
     wrong = {bucket for bucket in held.keys() | known.keys() if held[bucket] != known[bucket]}
     places = [
-        f"partition {bucket[0]} generation {bucket[1]} bucket {bucket[2]:03x}: {held[bucket]} remembered, {known[bucket]} in book and log"
+        f"partition {bucket[0]} generation {bucket[1]} bucket {bucket[2]:04x}: {held[bucket]} remembered, {known[bucket]} in book and log"
         for bucket in sorted(wrong)[: sums.PLACES_MAX // 2]
     ]
     for partition, sequence in upto.items():
@@ -98,9 +98,11 @@ def _some_of(partition: int, wrong: Collection[_Bucket], known: Counter[_Bucket]
 
 
 async def _memory(client: Redis, partition: int) -> _Memory:
-    generation, now_ms, sequence, pairs = await client.execute_command("EVAL", _COUNT, 1, partitions.prefix(partition))
+    generation, now_ms, sequence, pairs = await client.execute_command(
+        "EVAL", _COUNT, 1, partitions.prefix(partition), identities.BUCKETS
+    )
     counts = {
-        (partition, int(generation) - place // 4096, place % 4096): held
+        (partition, int(generation) - place // identities.BUCKETS, place % identities.BUCKETS): held
         for place, held in zip(pairs[::2], pairs[1::2], strict=True)
     }
     return _Memory(partition, int(generation), int(now_ms), int(sequence), counts)
@@ -144,7 +146,7 @@ def _of_entries(partition: int, entries: Iterable[bytes], hot_window_s: int) -> 
             continue
         generation = entry.accepted_at_ms // 1000 // hot_window_s
         found.update(
-            (partition, generation, identity_sums.bucket_of(one.record.digest))
+            (partition, generation, ids.bucket_of(one.record.digest))
             for one in entry.applied
             if one.record.kind not in _UNREMEMBERED
         )
@@ -159,7 +161,7 @@ async def _look_into(database: Pool, client: Redis, buckets: Sequence[_Bucket], 
         every = await identity_sums.of_buckets(connection, since, partition, upto, [bucket[2] for bucket in buckets])
     known: dict[_Bucket, list[Known]] = defaultdict(list)
     for one in every:
-        known[partition, one.accepted_at_ms // 1000 // hot_window_s, identity_sums.bucket_of(one.digest)].append(one)
+        known[partition, one.accepted_at_ms // 1000 // hot_window_s, ids.bucket_of(one.digest)].append(one)
     asked = [("HGETALL", identities.key(partition, generation, identities.name_of(number))) for _, generation, number in buckets]
     replies = await client.pipeline(*asked, atomic=False)
     return [

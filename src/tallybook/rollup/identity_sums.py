@@ -14,7 +14,7 @@ from tallybook.storage.postgres import Querying, Row
 _SQL = queries.load("tallybook.rollup", "reconcile.sql")
 
 Bucket = tuple[int, int, int]
-"""partition, generation, bucket: the first 12 bits of the identity."""
+"""partition, generation, bucket: the first 14 bits of the identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,6 @@ class Known:
         return ids.event_digest(self.tenant_id, self.customer_id, self.event_id) != self.digest
 
 
-def bucket_of(digest: bytes) -> int:
-    """The number of an identity's bucket."""
-    return digest[0] << 4 | digest[1] >> 4
-
-
 async def counts(connection: Querying, since: datetime, generation_s: int, upto: Mapping[int, int]) -> Mapping[Bucket, int]:
     """Of what was accepted since a time: how many identities there are up to these sequences of these partitions."""
     rows = await connection.fetch(_SQL["count_identities"], since, generation_s, list(upto), list(upto.values()))
@@ -57,7 +52,7 @@ async def quarantined(connection: Querying, since: datetime, generation_s: int, 
     found: Counter[Bucket] = Counter()
     for sequence, one in await memory.quarantined_identities(connection, since):
         if one.partition in upto and sequence <= upto[one.partition]:
-            found[one.partition, one.accepted_at_ms // 1000 // generation_s, bucket_of(one.digest)] += 1
+            found[one.partition, one.accepted_at_ms // 1000 // generation_s, ids.bucket_of(one.digest)] += 1
     return found
 
 

@@ -319,10 +319,10 @@ SELECT epoch FROM installation;
 
 -- name: count_identities
 -- How many identities the book knows that the till must remember, by partition, generation and bucket: accepted since $1, of what
--- stands in the partitions $3 up to the sequences $4. A generation has $2 seconds; a bucket is the first 12 bits of the identity.
+-- stands in the partitions $3 up to the sequences $4. A generation has $2 seconds; a bucket is the first 14 bits of the identity.
 SELECT
     e.partition, floor(extract(epoch FROM e.accepted_at) / $2)::bigint AS generation,
-    get_byte(e.digest, 0) * 16 + (get_byte(e.digest, 1) >> 4) AS bucket, count(*) AS identities
+    get_byte(e.digest, 0) * 64 + (get_byte(e.digest, 1) >> 2) AS bucket, count(*) AS identities
 FROM usage_events AS e
 INNER JOIN unnest($3::smallint[], $4::bigint[]) AS upto (partition, seq) ON upto.partition = e.partition AND e.seq <= upto.seq
 WHERE e.accepted_at >= $1 AND e.kind IN (0, 1, 2, 5)
@@ -334,4 +334,4 @@ SELECT tenant_id, customer_id, event_id, kind, digest, fingerprint, accepted_at
 FROM usage_events
 WHERE
     accepted_at >= $1 AND partition = $2 AND seq <= $3 AND kind IN (0, 1, 2, 5)
-    AND get_byte(digest, 0) * 16 + (get_byte(digest, 1) >> 4) = ANY ($4::integer[]);
+    AND get_byte(digest, 0) * 64 + (get_byte(digest, 1) >> 2) = ANY ($4::integer[]);

@@ -41,6 +41,21 @@ def test_columns_are_much_shorter_than_rows_where_records_are_many() -> None:
     assert columns < rows / 2
 
 
+@pytest.mark.parametrize("unnamed", [set[int](), {0}, {7, 99}])
+def test_the_log_repeats_identities_only_where_one_of_them_does_not_follow_from_its_event_id(unnamed: set[int]) -> None:
+    """Its record has another identity than its event id would make: then none may be left out."""
+    asked = [msgspec.structs.replace(charge, is_named=place not in unnamed) for place, charge in enumerate(charges(100))]
+    asked = [
+        charge
+        if charge.is_named
+        else msgspec.structs.replace(charge, record=msgspec.structs.replace(charge.record, digest=b"?" * 16))
+        for charge in asked
+    ]
+    assert logged(asked) == [charge.record for charge in asked]
+    shorter = len(commands.pack(charges(100))[1]) - len(commands.pack(asked)[1])
+    assert shorter == (0 if unnamed else 16 * 100)
+
+
 def test_charges_that_differ_in_the_amount_alone_share_a_run_only_when_they_stand_together() -> None:
     same = charges(4)
     apart = charges(4, customers=2)

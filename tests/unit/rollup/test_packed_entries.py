@@ -26,7 +26,9 @@ def account_of(record: Record) -> packed_log.Account:
 
 def packed(records: list[Record], left_out: list[int], beside: list[tuple[int, str, str, str]], *openings: Opening) -> bytes:
     """An entry as the script assembles it, where 7 is left after each accepted record."""
-    columns = packed_log.pack(records, [account_of(record) for record in records], [1] * len(records))
+    told = packed_log.identities([record.digest for record in records], [record.fingerprint for record in records])
+    are_named = all(record.kind == Kind.USAGE and record.event_id is not None for record in records)
+    columns = packed_log.pack(records, told, [account_of(record) for record in records], [1] * len(records), are_named=are_named)
     return written(usage_log.PACKED, columns, len(records), left_out, beside, *openings)
 
 

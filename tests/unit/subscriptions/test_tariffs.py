@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from tallybook.catalog.model import FeatureTerms
-from tallybook.core import errors
+from tallybook.core import errors, ids
 from tallybook.core.tenant import Tenant
 from tallybook.flows import price_event
 from tallybook.pricing.price_book import PriceBook
@@ -44,6 +44,19 @@ def subscribed(model: ConsumptionModel = ConsumptionModel.METERED, ends_at_s: in
 def pool_at(terms: Terms, moment_s: int) -> str:
     event = events.parse_one(b'{"featureCode":"images","customerId":"cus_1","eventId":"e"}')
     return price_event.price(event, terms, PriceBook(1, []), moment_s * 1000, "e", bytes(4)).charge.record.pool
+
+
+def test_an_event_is_named_when_its_identity_is_that_of_its_own_id() -> None:
+    """Fails when an event without an id counts as named: the log would not say its identity, and nobody could tell it from the next one."""
+    named, unnamed = (
+        price_event.price(events.parse_one(body), subscribed(), PriceBook(1, []), MARCH_S * 1000, identity, bytes(4)).charge
+        for body, identity in (
+            (b'{"featureCode":"images","customerId":"cus_1","eventId":"e"}', "e"),
+            (b'{"featureCode":"images","customerId":"cus_1"}', "made up"),
+        )
+    )
+    assert (named.is_named, named.record.digest) == (True, ids.event_digest(1, 42, "e"))
+    assert (unnamed.is_named, unnamed.record.digest) == (False, ids.event_digest(1, 42, "made up"))
 
 
 def test_each_period_pays_from_its_own_pool_in_whatever_order_events_come() -> None:
