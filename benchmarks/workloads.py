@@ -111,6 +111,8 @@ async def _hold_back(load: Loaded, running: asyncio.Task[Outcome], started: floa
         if held != (lag_s > (_GO_S if held else _HOLD_S)):
             held = not held
             load.generator.hold(on=held)
+    if held:
+        load.generator.hold(on=False)
     return lag_max_s
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -204,6 +205,8 @@ async def _api(settings: Settings, stop: asyncio.Event) -> None:
 
 async def _worker(settings: Settings, stop: asyncio.Event) -> None:
     async with services(settings, name="worker", stop=stop) as built, asyncio.TaskGroup() as tasks:
+        gc.collect()
+        gc.freeze()  # what is there now stays; to look through it again and again was an eighth of a busy worker's CPU
         tasks.create_task(rollup.run(_rollup(built), stop))
         tasks.create_task(delivery.run(built, stop))
         tasks.create_task(periods.run(built, stop))

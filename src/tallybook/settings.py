@@ -149,6 +149,9 @@ def _consistent(settings: Settings) -> Settings:
             f"the {settings.retention_days} days of {PREFIX}RETENTION_DAYS: ids that are repeated are looked for in raw events"
         )
         raise SettingsError(f"{PREFIX}RAW_EVENTS_MONTHS is {settings.raw_events_months}, less than {retention}")
+    if 0 < settings.raw_events_months * _DAYS_A_MONTH_MIN * 24 <= 2 * settings.hot_window_h:
+        memory = f"the {settings.hot_window_h / 12:g} days that the till remembers ids, twice {PREFIX}HOT_WINDOW_H"
+        raise SettingsError(f"{PREFIX}RAW_EVENTS_MONTHS is {settings.raw_events_months}, less than {memory}: they are compared")
     return settings
 
 

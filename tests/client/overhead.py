@@ -28,6 +28,7 @@ TOKENS = Tokens(1000, 100, 300, 200, 80)
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": ASK}]}
 RESPONSE: dict[str, Any] = {"model": "gpt-4o", "input": ASK}
 MESSAGE: dict[str, Any] = {"model": "claude-sonnet-4-6", "max_tokens": 100, "messages": [{"role": "user", "content": ASK}]}
+CONTENT: dict[str, Any] = {"model": "gemini-flash-latest", "contents": ASK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Cost:
 
 def transport(http: Any, make: Callable[[dict[str, Any], int, Tokens], Answer], more_events: int = 0) -> Any:
     """A transport of `http` (httpx or its successor) that answers like the fake provider, with bytes that were made before."""
-    made: dict[bytes, Any] = {}
+    made: dict[tuple[str, bytes], Any] = {}
 
     class Chunks(http.SyncByteStream):
         def __init__(self, chunks: list[bytes]) -> None:
@@ -51,13 +52,13 @@ def transport(http: Any, make: Callable[[dict[str, Any], int, Tokens], Answer], 
             return iter(self.chunks)
 
     def answer(request: Any) -> Any:
-        kept = made.get(request.content)
+        key = (str(request.url), request.content)
+        kept = made.get(key)
         if kept is None:
             body = json.loads(request.content)
             found = make(body, 1, TOKENS)
-            kept = made[request.content] = (
-                chunks_of(found, more_events) if body.get("stream") else json.dumps(found.body).encode()
-            )
+            is_stream = body.get("stream") or "stream" in request.url.path
+            kept = made[key] = chunks_of(found, more_events) if is_stream else json.dumps(found.body).encode()
         if isinstance(kept, bytes):
             return http.Response(200, content=kept, headers={"content-type": "application/json"})
         return http.Response(200, stream=Chunks(kept), headers={"content-type": "text/event-stream"})
@@ -83,6 +84,7 @@ def clients(more_events: int = 0) -> dict[str, tuple[Any, Callable[[Any], object
 
     openai, responses = openai_client(fake_formats.chat), openai_client(fake_formats.responses)
     messages = http.Client(transport=transport(http, fake_formats.messages, more_events))
+    gemini = google(http, more_events)
     anthropic = package("anthropic").Anthropic(api_key="x", base_url="http://provider", http_client=messages)
     return {
         "openai chat": (openai, lambda client: client.chat.completions.create(**CHAT)),
@@ -92,17 +94,18 @@ def clients(more_events: int = 0) -> dict[str, tuple[Any, Callable[[Any], object
         "openai responses, streamed": (responses, lambda client: list(client.responses.create(**RESPONSE, stream=True))),
         "anthropic": (anthropic, lambda client: client.messages.create(**MESSAGE)),
         "anthropic, streamed": (anthropic, lambda client: list(client.messages.create(**MESSAGE, stream=True))),
-        "google-genai": (google(http), lambda client: client.models.generate_content(model="gemini-flash-latest", contents=ASK)),
+        "google-genai": (gemini, lambda client: client.models.generate_content(**CONTENT)),
+        "google-genai, streamed": (gemini, lambda client: list(client.models.generate_content_stream(**CONTENT))),
     }
 
 
-def google(http: Any) -> Any:
+def google(http: Any, more_events: int) -> Any:
     """A client of google-genai on the same transport."""
 
     def make(body: dict[str, Any], number: int, tokens: Tokens) -> Answer:
         return fake_formats.gemini(body, "gemini-flash-latest", number, tokens)
 
-    options = {"base_url": "http://provider", "client_args": {"transport": transport(http, make)}}
+    options = {"base_url": "http://provider", "client_args": {"transport": transport(http, make, more_events)}}
     return package("google.genai").Client(api_key="x", vertexai=False, http_options=options)
 
 

@@ -7,12 +7,12 @@ from tallybook.client.meter.outbox import Outbox
 from tallybook.client.transport import Address
 
 
-def outbox_of(**settings: int) -> Outbox:
+def outbox_of(**settings: int | str) -> Outbox:
     return Outbox(MeterSettings(**settings), Address("http://localhost:9", "ck_test"), None)  # type: ignore[arg-type] - the test's own settings
 
 
 def put(outbox: Outbox) -> None:
-    outbox.put(event.make({"customerId": "user_1"}))
+    outbox.put(event.make({"customerId": "user_1"}).payload)
 
 
 def send(outbox: Outbox) -> None:
@@ -59,4 +59,51 @@ def test_events_there_was_no_room_for_do_not_stand_in_for_those_that_wait() -> N
         assert outbox.counters.dropped == 1
         assert not out()
         send(outbox)
+        assert out()
+
+
+def ask_again(outbox: Outbox) -> None:
+    batch = outbox.batch()
+    outbox.settle(batch, [Delivered(0, 0, again=batch.payloads)])
+
+
+def test_a_flush_waits_for_an_event_that_is_asked_for_again() -> None:
+    """Mutant: events that came after the flush began, and are accepted, stand in for the one that waits."""
+    outbox = outbox_of()
+    put(outbox)
+    with outbox.flush() as out:
+        for _ in range(3):
+            batch = outbox.batch()
+            put(outbox)
+            put(outbox)
+            outbox.settle(batch, [Delivered(len(batch.payloads) - 1, 0, again=batch.payloads[:1])])
+            assert not out()
+        send(outbox)
+        assert out()
+
+
+def test_a_flush_does_not_wait_for_events_after_it_that_are_asked_for_again() -> None:
+    """Mutant: whatever is asked for again is waited for, which may never end."""
+    outbox = outbox_of()
+    put(outbox)
+    with outbox.flush() as out:
+        batch = outbox.batch()
+        put(outbox)
+        outbox.settle(batch, [Delivered(1, 0)])
+        ask_again(outbox)
+        assert outbox.pending == 1
+        assert out()
+
+
+def test_an_event_dropped_behind_those_being_sent_does_not_stand_in_for_them() -> None:
+    """Mutant: a dropped event counts as one of those that the flush waits for, although they were before it."""
+    outbox = outbox_of(events_max=2, when_full="drop_oldest")
+    put(outbox)
+    with outbox.flush() as out:
+        batch = outbox.batch()
+        put(outbox)
+        put(outbox)
+        assert outbox.counters.dropped == 1
+        assert not out()
+        outbox.settle(batch, [Delivered(1, 0)])
         assert out()

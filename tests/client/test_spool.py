@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,6 @@ KEY = "ck_test"
 ROOM = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """An event of which only the line matters."""
-
-    payload: bytes
-
-
 def opened(folder: Path, bytes_max: int = ROOM) -> Spool:
     return Spool(folder, bytes_max=bytes_max, fsync=False)
 
@@ -46,7 +38,7 @@ def meter(folder: Path) -> MeterSettings:
 def test_events_are_read_in_order_and_settled_once(tmp_path: Path) -> None:
     store = opened(tmp_path)
     for number in range(150):
-        store.put(Written(b"%d" % number))
+        store.put(b"%d" % number)
     first = store.batch()
     assert first.payloads == [b"%d" % number for number in range(100)]
     assert store.batch() == first
@@ -62,7 +54,7 @@ def test_events_are_read_in_order_and_settled_once(tmp_path: Path) -> None:
 def test_what_a_dead_process_left_is_adopted_from_where_it_stopped(tmp_path: Path) -> None:
     dead = opened(tmp_path)
     for number in range(120):
-        dead.put(Written(b"%d" % number))
+        dead.put(b"%d" % number)
     dead.settle(dead.batch(), again=[])
     dead._own.close()  # pyright: ignore[reportPrivateUsage]
     living = opened(tmp_path)
@@ -72,22 +64,22 @@ def test_what_a_dead_process_left_is_adopted_from_where_it_stopped(tmp_path: Pat
 
 def test_a_living_process_keeps_its_segment_to_itself(tmp_path: Path) -> None:
     one, other = opened(tmp_path), opened(tmp_path)
-    one.put(Written(b"1"))
-    other.put(Written(b"2"))
+    one.put(b"1")
+    other.put(b"2")
     assert (one.batch().payloads, other.batch().payloads) == ([b"1"], [b"2"])
     assert opened(tmp_path).pending == 0
 
 
 def test_half_a_line_was_never_acknowledged_and_is_not_sent(tmp_path: Path) -> None:
     dead = opened(tmp_path)
-    dead.put(Written(b"whole"))
+    dead.put(b"whole")
     [path] = tmp_path.glob("*.jsonl")
     with path.open("ab") as file:
         file.write(b'{"half')
     dead._own.close()  # pyright: ignore[reportPrivateUsage]
     living = opened(tmp_path)
     assert living.batch().payloads == [b"whole"]
-    living.put(Written(b"next"))
+    living.put(b"next")
     living.settle(living.batch(), again=[])
     assert living.batch().payloads == [b"next"]
 
@@ -96,7 +88,7 @@ def test_segments_are_limited_and_deleted_when_they_are_done_with(tmp_path: Path
     monkeypatch.setattr(spool, "SEGMENT_BYTES_MAX", 100)
     store = opened(tmp_path)
     for number in range(100):
-        store.put(Written(b"%020d" % number))
+        store.put(b"%020d" % number)
     assert len(list(tmp_path.glob("*.jsonl"))) == 20
     seen: list[bytes] = []
     while (batch := store.batch()).payloads:
@@ -109,11 +101,11 @@ def test_segments_are_limited_and_deleted_when_they_are_done_with(tmp_path: Path
 def test_a_full_spool_says_so_and_has_room_again_when_events_are_sent(tmp_path: Path) -> None:
     store = opened(tmp_path, bytes_max=100)
     for _ in range(9):
-        store.put(Written(b"0123456789"))
+        store.put(b"0123456789")
     with pytest.raises(Full):
-        store.put(Written(b"0123456789"))
+        store.put(b"0123456789")
     store.settle(store.batch(), again=[])
-    store.put(Written(b"0123456789"))
+    store.put(b"0123456789")
 
 
 def short_write(_file: int, _data: bytes, _at: int) -> int:

@@ -133,6 +133,10 @@ class Field:
         self.stores.stop()
 
 
+_SHARED_PARTITIONS = 16
+"""Where several masters or workers share them; else as many as an installation has by default."""
+
+
 def open_field(stores: Stores, *, apis: int, workers: int, cluster: ClusterServers | None = None) -> Field:
     """Start API processes and workers on running, migrated stores; with a cluster, on that instead of the stores' Redis."""
     settings = Settings(
@@ -142,6 +146,8 @@ def open_field(stores: Stores, *, apis: int, workers: int, cluster: ClusterServe
         catalog_url="",
         period_grace_s=0,
     )
+    if cluster is not None or workers > 1:
+        settings = dataclasses.replace(settings, partitions=_SHARED_PARTITIONS)
     opened = Field(stores, settings, [], Nursery(), cluster)
     for number in range(1, apis + 1):
         port = SharedPort("127.0.0.1", 0)

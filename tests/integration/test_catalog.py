@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tallybook.catalog import actions, store
+from tallybook.catalog import actions, rules, store
 from tallybook.catalog.model import (
     ConsumptionModel,
     Feature,
@@ -213,6 +213,34 @@ async def test_a_feature_is_on_a_plan_once(database: Pool, tenant: Tenant) -> No
     outcomes = await asyncio.gather(*(add() for _ in range(5)), return_exceptions=True)
     refusals = [outcome for outcome in outcomes if isinstance(outcome, errors.Conflict)]
     assert [refusal.code for refusal in refusals] == ["feature_already_exists"] * 4
+
+
+async def test_a_plan_has_only_so_many_features_and_those_taken_off_count_for_a_year(
+    database: Pool, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when nothing bounds them, when taking some off makes room for periods to hold more, or when other plans count."""
+    monkeypatch.setattr(rules, "PLAN_FEATURES_MAX", 3)
+    for code in ("a", "b", "c", "d"):
+        await feature(database, tenant, code)
+    for code in ("pro", "other"):
+        await plan(database, tenant, code)
+
+    async def add(code: str, plan_code: str = "pro", now: datetime = NOW) -> None:
+        async with postgres.transaction(database) as connection:
+            await actions.add_plan_feature(connection, tenant, now, plan_code, code, SettingsChange())
+
+    for code in ("a", "b", "c"):
+        await add(code)
+    with pytest.raises(errors.ValidationError, match="at most 3"):
+        await add("d")
+    await add("d", "other")
+    async with postgres.transaction(database) as connection:
+        await actions.remove_plan_feature(connection, tenant, NOW, "pro", "a")
+        await actions.remove_plan_feature(connection, tenant, NOW, "pro", "b")
+    with pytest.raises(errors.ValidationError, match="at most 3"):
+        await add("d", now=NOW + timedelta(days=365))
+    await add("b", now=LATER)
+    await add("d", now=NOW + timedelta(days=366))
 
 
 async def test_features_of_other_plans_stay_apart(database: Pool, tenant: Tenant) -> None:

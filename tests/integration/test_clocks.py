@@ -1,6 +1,8 @@
 """A process whose clock is off says so, and is not ready when ids of old events could be missed because of it."""
 
+import asyncio
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -8,11 +10,11 @@ from prometheus_client import generate_latest
 
 from tallybook.core.clock import real_clock
 from tallybook.entrypoints import metrics
-from tallybook.entrypoints.workers import clocks
+from tallybook.entrypoints.workers import clocks, periods, upkeep
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
 from tallybook.storage.redis import Redis
-from tests.support import api
+from tests.support import api, billing
 from tests.support.api import Api
 
 
@@ -61,6 +63,37 @@ async def test_a_process_more_than_a_minute_off_is_not_ready(services: Services,
         answer = await Api(client, None).send("GET", "/readyz")
     assert answer.status == status
     assert (answer.body["checks"]["clock"] == "ok") == (status == 200)
+
+
+@pytest.mark.parametrize("told_by", ["postgres", "redis"])
+async def test_a_worker_whose_clock_is_off_bills_nothing_and_drops_nothing(
+    database: postgres.Pool, redis_client: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, told_by: str
+) -> None:
+    """Fails when only readiness asks the clock, or only once at the start, or only one of the stores."""
+    await billing.forget_everything(database, redis_client)
+    async with billing.world(database, redis_client) as world:
+        services = world.services
+        services.settings = replace(services.settings, raw_events_months=2)
+        world.clock.shows = real_clock()
+        await world.metered()
+        subscription = await world.subscribe("pro")
+        await world.use(subscription["customer"], "api_calls", 1500)
+        await world.caught_up()
+        assert await periods.close_periods(services) < 1
+        world.clock.shows += timedelta(days=200)
+        if told_by == "redis":
+            billing.stores_agree(world, monkeypatch)
+            services.clock_skew_s = 61.0
+        assert await periods.close_periods(services) > 1
+        await upkeep.tidy_book(services, asyncio.Event())
+        assert (await world.periods(subscription))[-1][2] == "open"
+        assert len(await world.invoices(subscription)) == 1
+        assert await database.fetchval("SELECT count(*) FROM usage_events") > 0
+        assert caplog.text.count("it bills and drops nothing until that is mended") == 2
+        services.clock_skew_s = 59.0
+        billing.stores_agree(world, monkeypatch)
+        await periods.close_periods(services)
+        assert len(await world.invoices(subscription)) == 2
 
 
 async def test_a_store_that_is_away_keeps_its_last_word(services: Services) -> None:

@@ -96,7 +96,7 @@ async def test_pools_of_closed_periods_are_dropped_while_no_other_period_can_be_
             return await period_store.unexpired(connection, 10) == []
 
     assert not await is_dropped()
-    monkeypatch.setattr(period, "close_due", fails)
+    monkeypatch.setattr(period, "due", fails)
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(world.services, stop))
     await waiting.until(is_dropped)

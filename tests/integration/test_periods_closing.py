@@ -206,7 +206,8 @@ async def test_one_period_that_can_not_be_billed_does_not_hold_up_the_others(
     assert len(await world.invoices(broken)) == 2
 
 
-async def test_the_worker_closes_periods_until_it_is_told_to_stop(world: World) -> None:
+async def test_the_worker_closes_periods_until_it_is_told_to_stop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    billing.stores_agree(world, monkeypatch)
     await world.metered()
     subscription = await world.subscribe("pro")
     world.clock.shows = billing.at("2026-12-20T10:00:00")

@@ -16,7 +16,7 @@ from tallybook.flows.reconcile import Report
 from tallybook.rollup import quarantine, rules, store
 from tallybook.rollup.model import Effects
 from tallybook.rollup.quarantine import Item
-from tallybook.storage.postgres import Connection, Pool, PostgresError
+from tallybook.storage.postgres import Connection, Pool, PostgresError, UniqueViolationError
 from tallybook.storage.redis import Redis
 from tests.support import book as books
 from tests.support import log_builder as log
@@ -97,7 +97,7 @@ async def refuse_in_postgres(monkeypatch: pytest.MonkeyPatch, times: int) -> Non
     async def write(connection: Connection, effects: Effects) -> None:
         if effects.pools and left[0]:
             left[0] -= 1
-            raise PostgresError("refused for a while")
+            raise UniqueViolationError("refused for a while")
         await original(connection, effects)
 
     monkeypatch.setattr(store, "write", write)

@@ -4,15 +4,17 @@ Each test says which change of the code it fails for.
 """
 
 import asyncio
+import dataclasses
 
 import pytest
 from msgspec.structs import replace
 
+from tallybook.charge import identities
 from tallybook.charge.remaking import Remaking
-from tallybook.charge.till import Outcome, Receipt, Till
-from tallybook.core import errors
+from tallybook.charge.till import Outcome, Receipt, Till, TillSettings
+from tallybook.core import errors, partitions
 from tallybook.core.usage_log import Kind
-from tallybook.flows import freezing, rebuild
+from tallybook.flows import claim, freezing, rebuild
 from tallybook.flows.rebuild import Found
 from tallybook.flows.services import Services
 from tallybook.rollup import actions as rollup
@@ -105,6 +107,33 @@ async def test_a_repeat_is_told_the_same_before_and_after_and_another_payload_is
         assert second == replace(first, outcome=Outcome.DUPLICATE, same_request=True)
     for customer_id in range(1, 6):
         assert (await lost_tills.use(services.till, customer_id, "e0", 269)).outcome is Outcome.CONFLICT
+
+
+async def test_whatever_a_bucket_is_called_it_goes_before_the_till_is_made_anew(services: Services) -> None:
+    """Fails when a name with a line break in it isn't known for one: what was lost would then be a duplicate when it is sent again."""
+    client = services.redis
+    keys = [identities.key(0, 1, identities.name_of(number)) for number in range(identities.BUCKETS)]
+    await client.pipeline(*[("HSET", key, "a", "b") for key in keys], atomic=False)
+    await Remaking(client, services.settings.partitions, 3600).clear("another")
+    assert [key for key in await client.execute_command("KEYS", "*") if b":d:" in key] == []
+
+
+@pytest.mark.parametrize("hot_window_s", [lost_tills.HOT_WINDOW_S * 12, lost_tills.HOT_WINDOW_S // 12])
+async def test_ids_are_kept_by_another_hot_window_once_the_till_was_made_anew(services: Services, hot_window_s: int) -> None:
+    """Fails when the generation is carried over: a longer window would not end for decades, and a shorter one forget at once."""
+    receipts = await every_kind(services.till)
+    await lost_tills.roll_up(services)
+    settings = TillSettings(services.till.epoch, services.settings.partitions, hot_window_s)
+    till = Till(services.redis, settings, ask_book=claim.asker(services.database, settings.partitions))
+    made = await rebuild.rebuild(dataclasses.replace(services, till=till), force=True)
+    assert (made.found, made.identities > len(receipts)) == (Found.WHOLE, True)
+    metas = [f"{partitions.prefix(partition)}:m" for partition in range(services.settings.partitions)]
+    for meta in metas:
+        generation, now_ms = await services.redis.execute_command("HMGET", meta, "generation", "now_ms")
+        assert int(generation) == int(now_ms) // 1000 // hot_window_s
+    assert (await lost_tills.use(till, 1, "e0", 270)).outcome is Outcome.DUPLICATE
+    await till.forget()
+    assert (await lost_tills.use(till, 1, "e0", 270)).outcome is Outcome.DUPLICATE
 
 
 async def test_an_emptied_redis_is_refused_until_it_was_rebuilt_and_nothing_needs_a_restart(services: Services) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tallybook.charge import fence, torn_tail
+from tallybook.charge import fence, identities, torn_tail
 from tallybook.charge.commands import Outcome, Receipt
 from tallybook.charge.till import Till
 from tallybook.core import errors, partitions
@@ -27,9 +27,7 @@ from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
 from tallybook.storage.safety import UnsafeStoreError
 from tests.support import api, lost_tills, waiting
-from tests.support.redis_cluster import ClusterServers
-
-EVERY = range(api.PARTITIONS)
+from tests.support.redis_cluster import EVERY, ClusterServers, customer_in, kill, node_of, server_of, start, until_ok
 
 
 @pytest.fixture(scope="module")
@@ -57,48 +55,9 @@ async def services(database: Pool, client: Redis, postgres_url: str) -> Services
     return await lost_tills.install(database, client, postgres_url)
 
 
-def customer_in(partition: int, nth: int = 0) -> int:
-    """A customer whose pools are there."""
-    return [customer for customer in range(1, 1000) if partitions.of(1, customer, api.PARTITIONS) == partition][nth]
-
-
-async def server_of(client: Redis, partition: int) -> tuple[Redis, list[int]]:
-    """The master that holds a partition, and all partitions it holds."""
-    groups = await client.by_server([partitions.prefix(one) for one in EVERY])
-    return next(group for group in groups if partition in group[1])
-
-
-def node_of(cluster: ClusterServers, server: Redis) -> int:
-    return next(number for number, port in enumerate(cluster.ports) if server.name.endswith(f":{port}"))
-
-
 async def charge_all(till: Till, event_id: str, amount: int = 10) -> list[Receipt]:
     """One event in every partition, in one request."""
     return await till.charge([lost_tills.event(customer_in(partition), event_id, amount) for partition in EVERY])
-
-
-async def kill(cluster: ClusterServers, server: Redis) -> None:
-    cluster.nodes[node_of(cluster, server)].child.kill()
-
-
-async def start(cluster: ClusterServers, server: Redis) -> None:
-    """Start a master again and wait until it takes commands; it waits a while before it trusts itself."""
-    cluster.nodes[node_of(cluster, server)].start()
-    await until_ok(cluster, server)
-
-
-async def until_ok(cluster: ClusterServers, server: Redis) -> None:
-    """Wait until a master takes commands."""
-    node = cluster.nodes[node_of(cluster, server)]
-
-    async def is_ok() -> bool:
-        client = redis.connect(node.url)
-        try:
-            return redis.info(await client.execute_command("CLUSTER", "INFO"))["cluster_state"] == "ok"
-        finally:
-            await client.close()
-
-    await waiting.until(is_ok)
 
 
 async def test_events_of_one_request_are_each_logged_on_the_master_of_their_partition(services: Services, client: Redis) -> None:
@@ -160,6 +119,9 @@ async def test_a_dead_master_costs_its_own_partitions_and_loses_nothing(
     """Fails when one lane serves all masters, or one answer for all partitions is waited for."""
     before = await charge_all(services.till, "before")
     server, dead = await server_of(client, 0)
+    forgotten = [identities.key(partition, 1, b"00") for partition in EVERY]
+    for key in forgotten:
+        await client.execute_command("HSET", key, "a", "b")
     await kill(cluster, server)
     for round_number in range(3):
         settled = await services.till.settle(
@@ -175,6 +137,10 @@ async def test_a_dead_master_costs_its_own_partitions_and_loses_nothing(
     with pytest.raises(errors.Unavailable):
         await services.till.charge([lost_tills.event(customer_in(partition), "all", 10) for partition in dead])
     assert await services.till.written() == [1 if partition in dead else 4 for partition in EVERY]
+    with pytest.raises(redis.RedisError):
+        await services.till.forget()
+    living = [key for partition, key in enumerate(forgotten) if partition not in dead]
+    assert [await client.execute_command("EXISTS", key) for key in living] == [0] * len(living)
     await services.till.check()
     assert await watch.look(services) is not None
     await check_that_a_process_can_start(services, cluster.url)

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from tallybook.charge import identities
 from tallybook.cli import report_close
-from tallybook.core import clock, errors
+from tallybook.core import clock, errors, partitions
 from tallybook.entrypoints.workers import upkeep
-from tallybook.flows import reconcile, reconcile_round, rerate
+from tallybook.flows import reconcile, reconcile_identities, reconcile_round, rerate
 from tallybook.flows.reconcile import Report
 from tallybook.reports import store
 from tallybook.rollup import actions as rollup
-from tallybook.rollup import model_usage, retention
+from tallybook.rollup import identity_sums, model_usage, retention
 from tallybook.rollup.model_usage import ModelCustomer
 from tallybook.storage import postgres
 from tallybook.storage.redis import Redis
@@ -167,7 +168,7 @@ async def test_months_within_the_setting_stay_and_0_keeps_all(world: World) -> N
 async def test_events_that_arrive_for_a_dropped_month_are_added_to_its_sums_later(world: World) -> None:
     subscription = await used_and_billed(world)
     first = await drop(world)
-    await rollup.make_months(world.services.database, [], clock.real_clock())
+    await rollup.make_coming_months(world.services.database, clock.real_clock())
     await world.use(subscription["customer"], "api_calls", 2)
     await world.advance_to("2026-04-01T00:00:00")
     await world.caught_up()
@@ -198,7 +199,10 @@ async def test_a_reader_is_waited_for_and_loses_nothing(world: World) -> None:
     assert await dropping == before
 
 
-async def test_upkeep_makes_the_coming_month_and_drops_old_ones_by_the_setting(world: World) -> None:
+async def test_upkeep_makes_the_coming_month_and_drops_old_ones_by_the_setting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing.stores_agree(world, monkeypatch)
     await used_and_billed(world)
     database = world.services.database
     world.clock.shows = later(5)
@@ -252,6 +256,49 @@ async def test_reconciling_while_a_month_goes_sees_it_either_whole_or_gone(
     assert await comparing
 
 
+async def silent_for(world: World, windows: int) -> None:
+    """Make of the till's memory what a silence of so many hot windows does, by moving it back in time."""
+    client, window_s = world.services.redis, world.services.till.hot_window_s
+    for partition in range(world.services.settings.partitions):
+        meta = f"{partitions.prefix(partition)}:m"
+        if await client.execute_command("HEXISTS", meta, "generation"):
+            await client.execute_command("HINCRBY", meta, "generation", -windows)
+            await client.execute_command("HINCRBY", meta, "now_ms", -windows * window_s * 1000)
+    for key in await client.execute_command("KEYS", identities.KEYS):
+        prefix, name, generation, bucket = key.split(b":", 3)
+        await client.execute_command("RENAME", key, b":".join((prefix, name, b"%d" % (int(generation) - windows), bucket)))
+
+
+async def test_ids_of_a_dropped_month_that_a_silent_partition_still_holds_are_no_difference(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when the generations compared are those of a partition's last event: the book has dropped it, and is read that far."""
+    asked: list[datetime] = []
+    counts = identity_sums.counts
+
+    async def noting(connection: Any, since: datetime, *words: Any) -> Any:  # noqa: ANN401 - passed on
+        asked.append(since)
+        return await counts(connection, since, *words)
+
+    monkeypatch.setattr(identity_sums, "counts", noting)
+    subscription = await world.subscribe("pro")
+    await world.use(subscription["customer"], "api_calls", 3)
+    await world.advance_to("2026-03-01T00:00:00")
+    await world.caught_up()
+    stores = (world.services.database, world.services.redis, world.services.settings.partitions)
+    before = await reconcile_identities.compare(*stores, world.services.till.hot_window_s)
+    assert before.left > 0
+    assert await drop(world) > 0
+    await silent_for(world, 40)
+    held = await reconcile_identities.compare(*stores, world.services.till.hot_window_s)
+    assert (held.left, held.right, held.places) == (0, 0, [])
+    assert min(asked) >= clock.real_clock() - timedelta(seconds=2 * world.services.till.hot_window_s, minutes=5)
+    await world.use(subscription["customer"], "api_calls", 1)
+    await world.caught_up()
+    after = await reconcile_identities.compare(*stores, world.services.till.hot_window_s)
+    assert (after.left, after.right, after.places) == (1, 1, [])
+
+
 async def test_between_its_tries_to_take_a_month_out_everybody_reads(world: World) -> None:
     """Fails when tries follow each other at once: whoever reads would wait behind nearly always."""
     await used_and_billed(world)
@@ -269,9 +316,10 @@ async def test_between_its_tries_to_take_a_month_out_everybody_reads(world: Worl
 
 
 async def test_a_worker_that_is_told_to_stop_gives_up_a_month_that_it_cannot_take_out(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails when it goes on to its last try, or leaves anything of the month behind."""
+    billing.stores_agree(world, monkeypatch)
     await used_and_billed(world)
     database, before = world.services.database, await raw_events(world)
     world.clock.shows = later(5)
@@ -290,6 +338,21 @@ async def test_a_worker_that_is_told_to_stop_gives_up_a_month_that_it_cannot_tak
     assert await drop(world) == before
 
 
+async def test_a_month_stays_whose_usage_is_of_a_period_that_has_no_row_yet(world: World) -> None:
+    """Fails when only periods that have begun count: one that can't be closed keeps those behind it from beginning."""
+    subscription = await world.subscribe("pro")
+    await world.services.database.execute("UPDATE billing_periods SET state = 'closing'")
+    await world.stand_at("2026-03-02T10:00:00")
+    await world.use(subscription["customer"], "api_calls", 1500)
+    await world.caught_up()
+    assert len(await world.periods(subscription)) == 1
+    assert await drop(world) == 0
+    await world.advance_to("2026-05-01T00:00:00")
+    assert sum(invoice["total"] for invoice in await world.invoices(subscription)) == 4 * 9900 + 500
+    assert await drop(world) > 0
+    assert (await look(world)).is_clean
+
+
 async def test_what_one_customer_lost_keeps_nobody_else_from_being_priced_again(world: World, redis_client: Redis) -> None:
     """Fails when the sandbox whose clock is years ahead, or usage outside the window, stands for everybody."""
     database = world.services.database
@@ -300,7 +363,7 @@ async def test_what_one_customer_lost_keeps_nobody_else_from_being_priced_again(
         await ahead.advance_to("2028-08-01T00:00:00")
         await ahead.caught_up()
         assert await drop(ahead) > 0
-        await rollup.make_months(database, [], clock.real_clock())
+        await rollup.make_coming_months(database, clock.real_clock())
         await rerating.use(plain, await rerating.subscribed(plain))
         day = rerate.Window(at(rerating.DAY[0]), at(rerating.DAY[1]))
         assert [one.events async for one in rerate.survey(plain.services, day)] == [1]

@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -190,7 +191,7 @@ async def test_eight_workers_on_the_same_partitions_at_once_count_each_event_onc
 
 async def test_the_same_pass_twice_is_refused_the_second_time(book: Book) -> None:
     await book.append(0, 1, log.entry([log.usage("a", 5)]))
-    entries, _ = await log_reader.read(book.redis, {0: 0})
+    entries = (await log_reader.read(book.redis, {0: 0})).entries
     await book.roll_up()
     await book.append(0, 2, log.entry([log.usage("b", 5)]))
     passed = [Offset(0, 0, 1)]
@@ -255,6 +256,81 @@ async def test_an_entry_that_postgres_refuses_is_set_aside_alone(book: Book) -> 
     assert (await book.offset(0), await book.offset(1)) == (3, 1)
 
 
+_REFUSING = """
+CREATE OR REPLACE FUNCTION refusing() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = 'refused'; END $$;
+CREATE TRIGGER refuses BEFORE INSERT ON usage_hourly FOR EACH ROW WHEN (NEW.feature_id = 66) EXECUTE FUNCTION refusing()
+"""
+
+
+@asynccontextmanager
+async def refusing(book: Book, sqlstate: str) -> AsyncGenerator[None]:
+    """Postgres answers an entry with usage of feature 66 with an error."""
+    await book.database.execute(_REFUSING.format(sqlstate=sqlstate))
+    try:
+        yield
+    finally:
+        await book.database.execute("DROP TRIGGER refuses ON usage_hourly")
+
+
+@pytest.mark.parametrize("sqlstate", ["21000", "22003", "23514", "54000"])
+async def test_only_an_entry_that_postgres_will_never_take_is_set_aside(book: Book, sqlstate: str) -> None:
+    await book.append(0, 1, log.entry([log.usage("odd", feature_id=66)]))
+    await book.append(0, 2, log.entry([log.usage("plain")]))
+    async with refusing(book, sqlstate):
+        assert (await book.roll_up()).quarantined == 1
+    assert await book.offset() == 2
+
+
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        "53100",
+        "53200",
+        "55P03",
+        "57014",
+        "57P03",
+        "58030",
+        "40001",
+        "40P01",
+        "08006",
+        "42501",
+        "42P01",
+        "25006",
+        "XX001",
+        "P0001",
+    ],
+)
+async def test_an_entry_that_the_server_can_not_take_now_is_tried_again(book: Book, sqlstate: str) -> None:
+    """Fails when a full disk, a lock or a missing right passes for a fault of the entry, whose usage is then in no pool."""
+    await book.append(0, 1, log.entry([log.usage("first")]))
+    await book.append(0, 2, log.entry([log.usage("second", feature_id=66)]))
+    async with refusing(book, sqlstate):
+        for _ in range(2):
+            with pytest.raises(postgres.PostgresError, match="refused"):
+                await book.roll_up()
+    assert await book.number("SELECT count(*) FROM quarantine") == 0
+    await book.roll_up()
+    assert await book.number("SELECT count(*) FROM usage_events") == 2
+    assert await book.offset() == 2
+
+
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+async def test_a_pass_that_an_operators_lock_holds_up_too_long_is_tried_again(book: Book, postgres_url: str, limit: str) -> None:
+    """What CREATE INDEX does to a database that lets nobody wait for long."""
+    await book.append(0, 1, log.entry([log.usage("waits")]))
+    impatient = await postgres.connect(f"{postgres_url}{'&' if '?' in postgres_url else '?'}{limit}=100")
+    try:
+        async with book.database.acquire() as operator, operator.transaction():
+            await operator.execute("LOCK TABLE usage_hourly IN SHARE MODE")
+            with pytest.raises(postgres.PostgresError, match="timeout"):
+                await Book(impatient, book.redis).roll_up()
+        result = await Book(impatient, book.redis).roll_up()
+    finally:
+        await impatient.close()
+    assert (result.events, result.quarantined) == (1, 0)
+
+
 async def test_a_pass_reads_a_bounded_amount_and_says_that_there_is_more(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reader, "BYTES_A_PASS", 2_000)
     for seq in range(1, 101):
@@ -277,6 +353,22 @@ async def test_months_are_made_once_by_many_at_the_same_time(book: Book) -> None
     await asyncio.gather(*(make() for _ in range(6)))
     made = await store.months_made(book.database)
     assert {store.month_name(*month) for month in months} <= made
+
+
+async def test_the_first_pass_of_a_month_does_not_wait_for_an_old_month_that_is_dropped(book: Book, postgres_url: str) -> None:
+    """Fails when a pass wants the month to come: whoever drops one holds the list of months while it sums it, for hours."""
+    await book.append(0, 1, log.entry([log.usage("before")]))
+    await book.roll_up()
+    await book.append(0, 2, log.entry([log.usage("after")]))
+    impatient = await postgres.connect(f"{postgres_url}{'&' if '?' in postgres_url else '?'}lock_timeout=100")
+    try:
+        async with book.database.acquire() as dropping, dropping.transaction():
+            await dropping.execute("LOCK TABLE usage_events IN SHARE UPDATE EXCLUSIVE MODE")
+            turned = datetime(2090, 5, 1, tzinfo=UTC)
+            result = await actions.roll_up(impatient, book.redis, range(books.PARTITIONS), turned)
+    finally:
+        await impatient.close()
+    assert result.events == 1
 
 
 async def test_an_event_on_the_edge_of_a_month_lies_in_the_month_of_its_arrival(book: Book) -> None:

@@ -75,6 +75,34 @@ async def test_workers_share_the_partitions_fairly_and_take_over_from_a_dead_one
     third.abandon()
 
 
+async def test_a_server_without_room_is_told_shows_as_lag_and_loses_nothing(
+    book: Book, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails when the loop goes on as if the pass had counted, or waits in silence."""
+    passes: list[PassResult] = []
+    refuses = "BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'no space left'; END"
+    await book.database.execute(f"CREATE OR REPLACE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS $${refuses}$$")
+    await book.database.execute("CREATE TRIGGER full_disk BEFORE INSERT ON usage_hourly EXECUTE FUNCTION is_full()")
+    await book.append(0, 1, log.entry([log.usage("a", 5)]))
+
+    async def has_failed_twice() -> bool:
+        return caplog.text.count("no space left") > 1
+
+    async def is_level() -> bool:
+        return await book.offset() == 1
+
+    async with running(loop_over(book, postgres_url, passes=passes)):
+        try:
+            await waiting.until(has_failed_twice)
+            assert await book.offset() == await book.number("SELECT count(*) FROM quarantine") == 0
+        finally:
+            await book.database.execute("DROP TRIGGER full_disk ON usage_hourly")
+        await waiting.until(is_level)
+    assert "rollup waits: Postgres can't write now: DiskFullError" in caplog.text
+    assert any(result.lag_ms and not result.entries for result in passes)
+    assert await book.number("SELECT sum(events) FROM usage_hourly") == 1
+
+
 async def test_a_worker_whose_lease_connection_was_killed_gives_up_and_begins_anew(database: Pool, postgres_url: str) -> None:
     leases = Leases(postgres_url, 4)
     await leases.renew()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tallybook.core import partitions
 from tallybook.flows import old_ids, period, reconcile, repeats
 from tallybook.flows.repeats import Sweep
 from tallybook.rollup import events
@@ -278,4 +279,49 @@ async def test_of_many_deliveries_one_counts(world: World) -> None:
     assert swept is not None
     assert swept.voided == 3
     assert await hourly(world) == (1, 2)
+    await sums_agree(world)
+
+
+async def jump_ahead(world: World, days: int) -> None:
+    """Leave of the till what one call leaves under a clock of Redis that runs ahead: neither its time nor its generation goes back."""
+    client, window_s = world.services.redis, world.services.till.hot_window_s
+    [seconds, _] = await client.execute_command("TIME")
+    for partition in range(world.services.settings.partitions):
+        meta = f"{partitions.prefix(partition)}:m"
+        latest_ms = int(await client.execute_command("HGET", meta, "now_ms") or 0)
+        ahead_s = max(int(seconds), latest_ms // 1000) + days * 86_400
+        await client.execute_command("HSET", meta, "now_ms", ahead_s * 1000, "generation", ahead_s // window_s)
+
+
+async def test_what_is_counted_twice_because_the_tills_clock_was_ahead_for_a_moment_is_taken_back(world: World) -> None:
+    """Fails when the sweep looks only for what is older than the hot window, or only up to now."""
+    subscription = await credits_customer(world)
+    dated = world.services.clock().isoformat()
+    await world.use(subscription["customer"], "images", 4, eventId="undated")
+    await world.use(subscription["customer"], "images", 3, eventId="dated", timestamp=dated)
+    await jump_ahead(world, 10)
+    await world.use(subscription["customer"], "images", 4, eventId="undated")
+    await world.use(subscription["customer"], "images", 3, eventId="dated", timestamp=dated)
+    await world.use(subscription["customer"], "images", 4, eventId="undated", status=409)
+    assert await credits_left(world, subscription) == {"remaining": 0, "included": 100, "purchased": 10}
+    await world.services.till.forget()
+    swept = await sweep(world)
+    assert swept is not None
+    assert (swept.customers, swept.voided, swept.stuck) == (1, 2, frozenset())
+    assert await credits_left(world, subscription) == {"remaining": 30, "included": 100, "purchased": 50}
+    assert await hourly(world) == (2, 7)
+    await sums_agree(world)
+
+
+async def test_a_repeat_taken_while_the_tills_clock_was_ahead_is_on_no_invoice(world: World) -> None:
+    """Fails when a period is billed without a search for repeats, or when that leaves out what was accepted after its end."""
+    await world.stand_at("2026-03-01")
+    await world.metered()
+    subscription = await world.subscribe("pro")
+    await world.use(subscription["customer"], "api_calls", 1500, eventId="paid")
+    await jump_ahead(world, 10)
+    await world.use(subscription["customer"], "api_calls", 1500, eventId="paid")
+    await world.stand_at("2026-04-02")
+    await world.close_due()
+    assert [invoice["total"] for invoice in await world.invoices(subscription)] == [9900, 9900 + 500]
     await sums_agree(world)

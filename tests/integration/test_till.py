@@ -273,6 +273,27 @@ async def test_an_identity_outlives_one_generation_and_is_freed_after_two(client
     assert [key async for key in _dedupe_keys(client)] == []
 
 
+async def test_generations_before_a_silence_are_freed_after_it_and_nothing_else_is(client: Redis) -> None:
+    """Fails when only some generations before the running one are freed, or another installation's key is taken for an identity."""
+    till = Till(client, TillSettings("epoch", COUNT, 3600))
+    await till.initialize()
+    await till.charge([charge(customer, f"before {n}", 1) for customer in range(1, 20) for n in range(20)])
+    latest = [
+        await client.execute_command("HINCRBY", f"{partitions.prefix(partition)}:m", "generation", 40)
+        for partition in range(COUNT)
+    ]
+    await till.charge([charge(customer, f"after {n}", 1) for customer in range(1, 20) for n in range(20)])
+    strangers = {b"{prod}:d:1:ab", b"{p00}:d:1:abc", b"{p77}:d:1:ab"}
+    for key in strangers:
+        await client.execute_command("HSET", key, "a", "b")
+    await till.forget()
+    kept = {key async for key in _dedupe_keys(client)}
+    assert strangers <= kept
+    assert {key.split(b":")[2] for key in kept - strangers} == {b"%d" % generation for generation in latest}
+    again = await till.charge([charge(customer, f"after {n}", 1) for customer in range(1, 20) for n in range(20)])
+    assert {receipt.outcome for receipt in again} == {Outcome.DUPLICATE}
+
+
 async def _dedupe_keys(client: Redis) -> AsyncIterator[bytes]:
     for key in await client.execute_command("KEYS", "*:d:*"):
         yield key

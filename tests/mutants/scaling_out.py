@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 _CLUSTER = "tests/integration/test_redis_cluster.py::"
+_APART = "tests/integration/test_redis_cluster_apart.py::"
 _RETENTION = "tests/integration/test_retention.py::"
 
 SCALING_OUT = (
@@ -29,6 +30,23 @@ SCALING_OUT = (
         'await self._run("probe", every)',
         "pass",
         _CLUSTER + "test_nobody_gets_the_epoch_when_one_master_belongs_to_another_installation",
+    ),
+    Mutant(
+        "one master that is away leaves everybody's terms untold",
+        7,
+        "flows/terms.py",
+        "if not till.fails_apart:",
+        "if till.fails_apart:",
+        _APART + "test_what_the_till_of_a_dead_master_can_not_be_told_holds_up_nobody_elses_change",
+    ),
+    Mutant(
+        "each command waits for a silent master in its turn",
+        7,
+        "storage/redis_cluster.py",
+        '            raise SilenceError(f"{server.name} has not answered in time, and is waited for")',
+        "            pass",
+        "tests/unit/storage/test_redis_cluster.py::"
+        "test_a_server_that_let_a_command_run_into_the_timeout_is_sent_no_other_until_it_answers",
     ),
     Mutant(
         "a month is dropped with its sums of pools",

@@ -107,12 +107,12 @@ class TillModel:
         """The generation that identities are remembered in now."""
         return partition.now_ms // 1000 // self.hot_window_s
 
-    def forget(self, generations: int = 4) -> None:
-        """Free what no call looks at any more, as far back as the till looks for it."""
+    def forget(self) -> None:
+        """Free what no call looks at any more."""
         for partition in self.partitions:
             if partition.noted is not None:
-                gone = range(partition.noted - 1 - generations, partition.noted - 1)
-                partition.remembered = {place: one for place, one in partition.remembered.items() if place[0] not in gone}
+                oldest = partition.noted - 1
+                partition.remembered = {place: one for place, one in partition.remembered.items() if place[0] >= oldest}
 
     def pools(self, customer_id: int) -> dict[str, PoolState]:
         """What a look at the till must show."""

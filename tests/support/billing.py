@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from tallybook.core.clock import real_clock
 from tallybook.core.tenant import Tenant
 from tallybook.flows import alerting, period, terms, test_clock
@@ -25,7 +27,7 @@ from tests.support.api import Account, Api
 
 Json = dict[str, Any]
 _numbers = itertools.count(1)
-_AWAY = (*postgres.TRANSIENT_ERRORS, RedisError, UnknownLogError, OffsetMovedError)
+_AWAY = (*postgres.TRANSIENT_ERRORS, postgres.PostgresError, RedisError, UnknownLogError, OffsetMovedError)
 
 
 def at(text: str) -> datetime:
@@ -173,6 +175,15 @@ class World:
         """Ids of unfinished runs of the test clock."""
         async with self.services.database.acquire() as connection:
             return [run.id for run in await clock_store.unfinished(connection, 100)]
+
+
+def stores_agree(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Postgres show what the test's clock shows, as it does where clocks are right."""
+
+    async def shown(_pool: postgres.Pool) -> datetime:
+        return world.clock.shows
+
+    monkeypatch.setattr(postgres, "server_time", shown)
 
 
 def line(invoice: Json, line_type: str) -> Json:

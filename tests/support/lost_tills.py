@@ -14,6 +14,7 @@ from tallybook.flows.reconcile import Report
 from tallybook.flows.services import Services
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import store as rollup_store
+from tallybook.rollup.model import PassResult
 from tallybook.storage import postgres, redis
 from tallybook.storage.redis import Redis
 from tests.support import api, tills
@@ -54,14 +55,14 @@ async def another_process(services: Services, away: Sequence[bool] = ()) -> Till
     return Till(services.redis, settings, ask_book=ask_unless_away)
 
 
-async def roll_up(services: Services) -> None:
+async def roll_up(services: Services) -> PassResult:
     """Everything that the log holds."""
-    await roll_up_of(services, range(api.PARTITIONS))
+    return await roll_up_of(services, range(api.PARTITIONS))
 
 
-async def roll_up_of(services: Services, partitions: Sequence[int]) -> None:
+async def roll_up_of(services: Services, partitions: Sequence[int]) -> PassResult:
     """Everything that the log of these partitions holds."""
-    await rollup.roll_up(services.database, services.redis, partitions, services.clock(), services.till.epoch)
+    return await rollup.roll_up(services.database, services.redis, partitions, services.clock(), services.till.epoch)
 
 
 async def look(services: Services) -> Report:

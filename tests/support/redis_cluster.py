@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tallybook.core import partitions
 from tallybook.embedded import folders
 from tallybook.embedded.redis_server import RedisServer
 from tallybook.storage import redis
 from tallybook.storage.redis import Redis
 from tallybook.storage.redis_cluster import SLOTS
-from tests.support import waiting
+from tests.support import api, waiting
 
 MASTERS = 3
+EVERY = range(api.PARTITIONS)
 _BUS = 10_000
 """A node talks to the others on its port plus this."""
 _SETTINGS = {
@@ -61,6 +63,47 @@ class ClusterServers:
         await waiting.until(lambda: _is_joined(clients))
         for client in clients:
             await client.close()
+
+
+def customer_in(partition: int, nth: int = 0) -> int:
+    """A customer whose pools are there."""
+    return [customer for customer in range(1, 1000) if partitions.of(1, customer, api.PARTITIONS) == partition][nth]
+
+
+async def server_of(client: Redis, partition: int) -> tuple[Redis, list[int]]:
+    """The master that holds a partition, and all partitions it holds."""
+    groups = await client.by_server([partitions.prefix(one) for one in EVERY])
+    return next(group for group in groups if partition in group[1])
+
+
+def node_of(cluster: ClusterServers, server: Redis) -> int:
+    """Its place among `nodes`."""
+    return next(number for number, port in enumerate(cluster.ports) if server.name.endswith(f":{port}"))
+
+
+async def kill(cluster: ClusterServers, server: Redis) -> None:
+    """Stop a master as a crash does."""
+    cluster.nodes[node_of(cluster, server)].child.kill()
+
+
+async def start(cluster: ClusterServers, server: Redis) -> None:
+    """Start a master again and wait until it takes commands; it waits a while before it trusts itself."""
+    cluster.nodes[node_of(cluster, server)].start()
+    await until_ok(cluster, server)
+
+
+async def until_ok(cluster: ClusterServers, server: Redis) -> None:
+    """Wait until a master takes commands."""
+    node = cluster.nodes[node_of(cluster, server)]
+
+    async def is_ok() -> bool:
+        client = redis.connect(node.url)
+        try:
+            return redis.info(await client.execute_command("CLUSTER", "INFO"))["cluster_state"] == "ok"
+        finally:
+            await client.close()
+
+    await waiting.until(is_ok)
 
 
 def _node(folder: Path, port: int) -> RedisServer:

@@ -112,6 +112,7 @@ async def add_plan_feature(
     feature = await _hold_feature(connection, tenant, feature_reference)
     if await _included(connection, plan, feature) is not None:
         raise errors.Conflict("feature_already_exists", f"Plan {plan.code} includes {feature.code} already.", param="featureId")
+    rules.check_room(plan, await store.count_other_features(connection, plan, feature, now - rules.FEATURE_TAKEN_OFF_FOR))
     settings = rules.settings(plan, feature, None, change)
     return plan, await _revise(connection, tenant, now, plan, feature, settings)
 

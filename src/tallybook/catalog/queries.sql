@@ -137,6 +137,17 @@ JOIN features ON features.id = latest.feature_id
 WHERE NOT latest.removed
 ORDER BY latest.plan_id, latest.feature_id;
 
+-- name: count_other_features
+-- How many features besides $2 a plan includes, or did after $3.
+SELECT count(*)
+FROM (
+    SELECT DISTINCT ON (feature_id) removed, effective_at
+    FROM plan_feature_revisions
+    WHERE plan_id = $1 AND feature_id <> $2
+    ORDER BY feature_id, id DESC
+) AS latest
+WHERE NOT removed OR effective_at > $3;
+
 -- name: revisions_for_period
 -- Per feature of a plan the revision in force when a period began and those that followed until now, in order.
 -- $4 is the last revision that was there when the period began; NULL: it has not begun, and its start decides.

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -27,6 +27,10 @@ from tallybook.core import errors, money
 from tallybook.core.errors import FieldError, ValidationError
 
 METADATA_BYTES_MAX = 16_384
+PLAN_FEATURES_MAX: Final = 500
+"""Each may be a pool of its own of every subscriber, and all pools of a customer are read and written with each of its events."""
+FEATURE_TAKEN_OFF_FOR: Final = timedelta(days=366)
+"""How long a feature counts that a plan has no more: a period that has begun keeps it."""
 _INTERVALS_FUNDED_BY_PRICE = ("weekly", "monthly")
 
 
@@ -37,6 +41,13 @@ def given(change: FeatureChange | PlanChange | SettingsChange | PriceChange) -> 
 
 
 # ── a feature on a plan ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_room(plan: Plan, other_features: int) -> None:
+    """Whether a feature can be added to so many others. Raises ValidationError."""
+    if other_features >= PLAN_FEATURES_MAX:
+        message = f"Plan {plan.code} has {other_features} features, with those of the last year; at most {PLAN_FEATURES_MAX} are allowed."
+        raise errors.invalid("featureId", message)
 
 
 def settings(plan: Plan, feature: Feature, current: FeatureSettings | None, change: SettingsChange) -> FeatureSettings:

@@ -191,6 +191,11 @@ async def add_feature_revision(connection: Connection, plan: Plan, revision: Fea
     )
 
 
+async def count_other_features(connection: Connection, plan: Plan, feature: Feature, since: datetime) -> int:
+    """How many features besides this one a plan includes, or has included after a time."""
+    return await connection.fetchval(_SQL["count_other_features"], plan.id, feature.id, since)
+
+
 async def edition(connection: Connection, plan_id: int, price_id: int | None, at: datetime | None = None) -> Edition:
     """What a period that begins at a moment begins with; without a moment, with what is there now."""
     row = _there(await connection.fetchrow(_SQL["edition"], plan_id, price_id, at))

@@ -5,8 +5,8 @@ what was left (7) and the amount (6), and the Idempotency-Key's fingerprint (4) 
 in text instead, marked by a bit of the time: the key's fingerprint (4), then amount, left, left in the spare pool and found.
 """
 
+import re
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from tallybook.core import ids, partitions
@@ -15,6 +15,9 @@ from tallybook.core.usage_log import IDEMPOTENCY_BYTES, PAYLOAD_BYTES
 NO_KEY = bytes(IDEMPOTENCY_BYTES)
 BUCKETS = 1 << 14
 _SIX_BITS = bytes(range(48, 112))
+KEYS = "{p*}:d:*"
+"""A pattern that all of the hashes match, and perhaps others."""
+_KEY_OF_BUCKET = re.compile(rb"(\{p[0-9]{2,}\}):d:([0-9]+):..", re.DOTALL)
 _TIME_BYTES = 6
 _LEFT_BYTES = 7
 _AMOUNT_BYTES = 6
@@ -52,9 +55,10 @@ def name_of(number: int) -> bytes:
     return bytes((number >> 6, _SIX_BITS[number & 63]))
 
 
-def buckets() -> Iterator[bytes]:
-    """The names of all of them."""
-    return map(name_of, range(BUCKETS))
+def generation_of(key: bytes) -> tuple[bytes, int] | None:
+    """Of a bucket's hash the prefix of its partition, and its generation; None for any other key."""
+    found = _KEY_OF_BUCKET.fullmatch(key)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def write(payload: bytes, original: Original) -> bytes:

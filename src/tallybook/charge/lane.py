@@ -1,4 +1,4 @@
-"""Group commit: requests that arrive together go to the till in one call, and each gets its own results back.
+"""Group commit: what is asked of the till at the same time goes there in one call, and each asker gets its own results back.
 
 While calls are in flight, requests gather; the next call takes all of them, up to a batch. So batches are small when the
 load is low (nobody waits for company) and large when it is high. The queue is bounded: when it is full, the caller is told to come back.
@@ -8,16 +8,19 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from tallybook.charge.commands import Charge, Receipt
 from tallybook.core import errors
 
-Send = Callable[[Sequence[Charge]], Awaitable[list[Receipt]]]
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
+Send = Callable[[Sequence[Asked]], Awaitable[list[Told]]]
+"""One call: what was asked, and what was told of each, same length and order."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """How many charges one call takes at most, how many calls are in flight, and how many charges may wait."""
+    """How many items one call takes at most, how many calls are in flight, and how many items may wait."""
 
     batch_max: int = 500
     in_flight_max: int = 2
@@ -25,33 +28,33 @@ class LaneLimits:
 
 
 @dataclass(slots=True)
-class _Waiting:
-    charges: Sequence[Charge]
-    done: asyncio.Future[list[Receipt]]
+class _Waiting(Generic[Asked, Told]):
+    items: Sequence[Asked]
+    done: asyncio.Future[list[Told]]
 
 
-class Lane:
+class Lane(Generic[Asked, Told]):
     """One queue in front of the till. Belongs to the event loop it is used from."""
 
-    def __init__(self, send: Send, limits: LaneLimits) -> None:
+    def __init__(self, send: Send[Asked, Told], limits: LaneLimits) -> None:
         self._send = send
         self._limits = limits
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting[Asked, Told]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self.depth = 0
-        """Charges that wait or are in flight."""
+        """Items that wait or are in flight."""
 
-    async def charge(self, charges: Sequence[Charge]) -> list[Receipt]:
-        """Send charges with whatever else is waiting. Same length, same order.
+    async def ask(self, items: Sequence[Asked]) -> list[Told]:
+        """Send items with whatever else is waiting. Same length, same order.
 
-        Raises RateLimited when the queue is full, and whatever `send` raised for the call these charges were in. If the caller is
-        cancelled, the call goes on: its other charges are not lost, and these are recorded too.
+        Raises RateLimited when the queue is full, and whatever `send` raised for the call these items were in. If the caller is
+        cancelled, the call goes on: its other items are not lost, and these are settled too.
         """
-        if self.depth + len(charges) > self._limits.waiting_max:
+        if self.depth + len(items) > self._limits.waiting_max:
             raise errors.RateLimited(f"{self.depth} events are waiting for the till; the queue takes {self._limits.waiting_max}")
-        waiting = _Waiting(charges, asyncio.get_running_loop().create_future())
+        waiting = _Waiting[Asked, Told](items, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self.depth += len(charges)
+        self.depth += len(items)
         self._start_calls()
         return await waiting.done
 
@@ -70,30 +73,30 @@ class Lane:
         self._calls.discard(call)
         self._start_calls()
 
-    def _take(self) -> list[_Waiting]:
-        taken: list[_Waiting] = []
+    def _take(self) -> list[_Waiting[Asked, Told]]:
+        taken: list[_Waiting[Asked, Told]] = []
         size = 0
-        while self._waiting and (not taken or size + len(self._waiting[0].charges) <= self._limits.batch_max):
+        while self._waiting and (not taken or size + len(self._waiting[0].items) <= self._limits.batch_max):
             taken.append(self._waiting.popleft())
-            size += len(taken[-1].charges)
+            size += len(taken[-1].items)
         return taken
 
-    async def _call(self, taken: list[_Waiting]) -> None:
-        charges = [charge for waiting in taken for charge in waiting.charges]
+    async def _call(self, taken: list[_Waiting[Asked, Told]]) -> None:
+        items = [item for waiting in taken for item in waiting.items]
         try:
-            receipts = await self._send(charges)
+            told = await self._send(items)
         except BaseException as error:  # noqa: BLE001 - whatever happened to the call, every waiter must hear of it
             for waiting in taken:
                 if not waiting.done.done():
                     waiting.done.set_exception(_as_exception(error))
             return
         finally:
-            self.depth -= len(charges)
+            self.depth -= len(items)
         start = 0
         for waiting in taken:
-            end = start + len(waiting.charges)
+            end = start + len(waiting.items)
             if not waiting.done.done():
-                waiting.done.set_result(receipts[start:end])
+                waiting.done.set_result(told[start:end])
             start = end
 
 

@@ -8,7 +8,7 @@ meanwhile, and larger calls cost less.
 import asyncio
 import dataclasses
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from tallybook.charge.commands import Charge, Receipt
@@ -16,7 +16,6 @@ from tallybook.charge.lane import Lane, LaneLimits, Send
 from tallybook.core import errors
 
 Settled = Receipt | errors.TallybookError
-SendApart = Callable[[Sequence[Charge]], Awaitable[list[Settled]]]
 ServerOf = Callable[[int], str]
 """The name of the server that holds a partition, as far as is known."""
 
@@ -24,12 +23,11 @@ ServerOf = Callable[[int], str]
 class Lanes:
     """One queue for each server, with its own bound. Belongs to the event loop it is used from."""
 
-    def __init__(self, send: SendApart, limits: LaneLimits, server_of: ServerOf) -> None:
-        # A lane hands on what it gets, place by place.
-        self._send = cast("Send", send)
+    def __init__(self, send: Send[Charge, Settled], limits: LaneLimits, server_of: ServerOf) -> None:
+        self._send = send
         self._limits = dataclasses.replace(limits, in_flight_max=1)
         self._server_of = server_of
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, Lane[Charge, Settled]] = {}
 
     @property
     def depth(self) -> int:
@@ -68,7 +66,7 @@ class Lanes:
         if lane is None:
             lane = self._lanes[server] = Lane(self._send, self._limits)
         try:
-            return await lane.charge(charges)
+            return await lane.ask(charges)
         except errors.TallybookError as problem:
             return [problem] * len(charges)
 

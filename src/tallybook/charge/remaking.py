@@ -18,7 +18,7 @@ from tallybook.storage.redis import Redis, Word
 
 CLOSED_FOR_REBUILD = "for tallybook rebuild"
 _COMMANDS_AT_ONCE = 2000
-_OWN_KEY = re.compile(rb"(\{p[0-9]+\}):(m|log|c|d:.*)")
+_OWN_KEY = re.compile(rb"(\{p[0-9]+\}):(m|log|c|d:.*)", re.DOTALL)
 _OPEN = b"""
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'untold'

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,6 +14,7 @@ from tallybook.charge.commands import Answer, Charge, Outcome, Receipt
 from tallybook.charge.fence import AskBook, Claim, Fence
 from tallybook.charge.lane import Lane, LaneLimits
 from tallybook.charge.lanes import Lanes, Settled
+from tallybook.charge.views import CustomerView, PoolState, Views, Wanted
 from tallybook.core import errors, failpoints, partitions, usage_log
 from tallybook.storage import redis
 
@@ -24,25 +26,6 @@ _SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 Reply = TypeVar("Reply")
 ObserveCall = Callable[[int, float], None]
 """Told after each call: how many charges it carried and how many seconds it took."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """One pool as the till holds it: what the terms granted, and what is left. 1e-9 of the pool's unit."""
-
-    opening: int
-    left: int
-
-
-@dataclass(frozen=True, slots=True)
-class CustomerView:
-    """All that the till holds of one customer, read in one atomic step together with the partition's last log sequence."""
-
-    tenant_version: int
-    customer_version: int
-    frozen: bool
-    pools: Mapping[str, PoolState]
-    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +64,7 @@ class Till:
         self._lane = (
             Lanes(self._send_apart, settings.lane, self._server_of) if client.is_cluster else Lane(self._send, settings.lane)
         )
+        self._views = Views(client, settings.lane)
 
     @property
     def depth(self) -> int:
@@ -93,11 +77,11 @@ class Till:
         Raises RateLimited when the queue is full and Unavailable when the till can't be reached, is not this installation's or did not
         answer; then it is not known what was recorded, and sending the same identities again is safe.
         """
-        return await self._lane.charge(charges)
+        return await (self._lane.charge(charges) if isinstance(self._lane, Lanes) else self._lane.ask(charges))
 
     async def settle(self, charges: Sequence[Charge]) -> Sequence[Settled]:
         """As `charge`, but on a cluster with the error in the places of those that are not known, unless nothing is known of any."""
-        return await (self._lane.settle(charges) if isinstance(self._lane, Lanes) else self._lane.charge(charges))
+        return await (self._lane.settle(charges) if isinstance(self._lane, Lanes) else self._lane.ask(charges))
 
     @property
     def hot_window_s(self) -> int:
@@ -108,6 +92,15 @@ class Till:
     def epoch(self) -> str:
         """The epoch that the till must have; another one after it was made anew."""
         return self._fence.epoch
+
+    @property
+    def fails_apart(self) -> bool:
+        """Partitions may be away by themselves: the till is on a cluster."""
+        return self._redis.is_cluster
+
+    def partition_of(self, tenant_id: int, customer_id: int) -> int:
+        """Where a customer's pools and log entries are."""
+        return partitions.of(tenant_id, customer_id, self._settings.partitions)
 
     async def tick(self, partition: int) -> int:
         """Append an entry that changes nothing. Returns its sequence: what was accepted before has a lower one."""
@@ -120,68 +113,58 @@ class Till:
         if customer_id is None:
             await self._write("tenant", range(self._settings.partitions), states.tenant_field(tenant_id), version)
         else:
-            await self._write("customer", [self._partition(tenant_id, customer_id)], states.customer_field(customer_id), version)
+            await self._write(
+                "customer", [self.partition_of(tenant_id, customer_id)], states.customer_field(customer_id), version
+            )
 
     async def read(self, tenant_id: int, customer_id: int) -> CustomerView:
         """What is left in each of a customer's pools now. Raises Unavailable when this is not the till, and RedisError."""
-        partition = self._partition(tenant_id, customer_id)
-        await self._fence.check(partition)
-        view = await self._read(tenant_id, customer_id)
+        wanted = Wanted(self.partition_of(tenant_id, customer_id), tenant_id, customer_id)
+        await self._fence.check(wanted.partition)
+        view = await self._read(wanted)
         if view is None:
-            await self._fence.admit_one(partition)
-            view = await self._read(tenant_id, customer_id)
+            await self._fence.admit_one(wanted.partition)
+            view = await self._read(wanted)
         if view is None:
             raise fence.unknown_till("EPOCH it has just changed")
         return view
 
-    async def _read(self, tenant_id: int, customer_id: int) -> CustomerView | None:
+    async def _read(self, wanted: Wanted) -> CustomerView | None:
         """None when this is not the till, as far as this process knows it, or is older than what it was told."""
-        partition = self._partition(tenant_id, customer_id)
-        told = self._fence.told[partition]
-        meta, (tenant_version, known) = await redis.atomically(
-            self._redis,
-            ("HMGET", f"{partitions.prefix(partition)}:m", "epoch", "seq", "closed"),
-            ("HMGET", states.key(partition), states.tenant_field(tenant_id), states.customer_field(customer_id)),
-        )
-        epoch, sequence, closed = map(redis.text, meta)
-        if epoch != self.epoch or closed is not None or int(sequence or 0) < told:
-            return None
-        state = states.read(known)
-        return CustomerView(
-            tenant_version=int(redis.text(tenant_version) or 0),
-            customer_version=state.version,
-            frozen=state.frozen is not None,
-            pools={name: PoolState(pool.opening or 0, pool.left) for name, pool in state.pools.items()},
-            sequence=int(sequence or 0),
-        )
+        told = self._fence.told[wanted.partition]
+        found = await self._views.read(wanted)
+        is_till = found.epoch == self.epoch and not found.is_closed and found.view.sequence >= told
+        return found.view if is_till else None
 
     async def freeze(self, tenant_id: int, customer_id: int, reason: str) -> None:
         """Refuse every charge of this customer from now on: its pools do not reconcile. `thaw` undoes it."""
-        await self._write("freeze", [self._partition(tenant_id, customer_id)], states.customer_field(customer_id), reason)
+        await self._write("freeze", [self.partition_of(tenant_id, customer_id)], states.customer_field(customer_id), reason)
 
     async def thaw(self, tenant_id: int, customer_id: int) -> None:
         """Take charges of this customer again."""
-        await self._write("thaw", [self._partition(tenant_id, customer_id)], states.customer_field(customer_id), "")
+        await self._write("thaw", [self.partition_of(tenant_id, customer_id)], states.customer_field(customer_id), "")
 
-    async def forget(self, generations: int = 4) -> None:
-        """Free the dedupe entries of generations that the script no longer reads. Raises RedisError when it could not everywhere."""
-        problem: redis.RedisError | None = None
-        for partition in range(self._settings.partitions):
+    async def forget(self) -> None:
+        """Free the identities of generations that the script no longer reads. Raises RedisError when it could not everywhere.
+
+        They are looked for by name: how far back they are nobody knows after a silence.
+        """
+        prefixes = [partitions.prefix(partition) for partition in range(self._settings.partitions)]
+        metas = await self._redis.replies([("HMGET", f"{prefix}:m", "epoch", "generation") for prefix in prefixes])
+        problems = [meta for meta in metas if isinstance(meta, redis.RedisError)]
+        ours = self.epoch.encode()
+        oldest = {
+            prefix.encode(): int(meta[1]) - 1
+            for prefix, meta in zip(prefixes, metas, strict=True)
+            if not isinstance(meta, redis.RedisError) and meta[0] == ours and meta[1] is not None
+        }
+        for server in await self._redis.servers():
             try:
-                await self._forget(partition, generations)
-            except redis.RedisError as error:
-                problem = error
-        if problem is not None:
-            raise problem
-
-    async def _forget(self, partition: int, generations: int) -> None:
-        meta = f"{partitions.prefix(partition)}:m"
-        epoch, current = map(redis.text, await self._redis.execute_command("HMGET", meta, "epoch", "generation"))
-        if current is None or epoch != self.epoch:
-            return
-        for generation in range(int(current) - 1 - generations, int(current) - 1):
-            keys = [identities.key(partition, generation, bucket) for bucket in identities.buckets()]
-            await self._redis.execute_command("UNLINK", *keys)
+                await _forget_on(server, oldest)
+            except redis.RedisError as problem:
+                problems.append(problem)
+        if problems:
+            raise problems[0]
 
     async def initialize(self) -> None:
         """Give an empty till this installation's epoch. Raises Unavailable when a partition already belongs to another."""
@@ -230,9 +213,6 @@ class Till:
     async def drain(self) -> None:
         """Wait for all calls that have begun."""
         await self._lane.drain()
-
-    def _partition(self, tenant_id: int, customer_id: int) -> int:
-        return partitions.of(tenant_id, customer_id, self._settings.partitions)
 
     async def _write(self, verb: str, numbers: Sequence[int], field: str, value: redis.Word) -> None:
         """Change a field of the states as `states.lua` says, if the partitions are this installation's. Raises Unavailable and RedisError.
@@ -353,6 +333,18 @@ class Till:
             reply = await self._redis.execute_command("EVAL", _SCRIPT, *arguments)
         assert isinstance(reply, bytes)
         return reply
+
+
+async def _forget_on(server: redis.Redis, oldest: Mapping[bytes, int]) -> None:
+    """Free what is older than the oldest generation that is still read, by the prefix of its partition."""
+    async for keys in redis.scan(server, identities.KEYS):
+        old: dict[bytes, list[bytes]] = defaultdict(list)
+        for key in keys:
+            place = identities.generation_of(key)
+            if place is not None and place[0] in oldest and place[1] < oldest[place[0]]:
+                old[place[0]].append(key)
+        for some in old.values():
+            await server.execute_command("UNLINK", *some)
 
 
 async def _between_failpoints(asking: Awaitable[Reply]) -> Reply:

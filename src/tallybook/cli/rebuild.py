@@ -42,7 +42,7 @@ def lines(made: Rebuilt) -> Iterator[str]:
     yield f"found {made.found}"
     yield f"{made.drained} entries of its log were read first"
     for lost in made.lost:
-        yield f"LOST: entries of {lost}; see `tallybook quarantine list`"
+        yield f"LOST: entries of {lost}; its customers are billed once they are dropped, see `tallybook quarantine list`"
     if made.aside:
         yield f"{made.aside} logs of another installation were set aside in Redis, under {{pNN}}:aside:…"
     yield f"made anew: epoch {made.epoch}, {made.pools} pools, {made.identities} identities, {made.customers} customers with terms"

@@ -29,9 +29,9 @@ _LOOKED_INTO_MAX = 20_000
 """About how many identities are compared one by one, besides those of buckets whose counts differ."""
 _UNREMEMBERED = frozenset({Kind.TICK, Kind.EXPIRY})
 _COUNT = b"""
-local buckets = tonumber(ARGV[1])
+local buckets, generation_s = tonumber(ARGV[1]), tonumber(ARGV[2])
 local meta = redis.call('HMGET', KEYS[1] .. ':m', 'generation', 'now_ms', 'seq')
-local generation = tonumber(meta[1] or '0')
+local generation = math.max(tonumber(meta[1] or '0'), math.floor(tonumber(redis.call('TIME')[1]) / generation_s))
 local found = {}
 for age = 0, 1 do
     local prefix = KEYS[1] .. ':d:' .. string.format('%.0f', generation - age) .. ':'
@@ -43,7 +43,7 @@ for age = 0, 1 do
         end
     end
 end
-return {meta[1] or '0', meta[2] or '0', meta[3] or '0', found}
+return {meta[1] or '0', meta[2] or '0', meta[3] or '0', generation, found}
 """
 
 _Bucket = tuple[int, int, int]
@@ -52,9 +52,13 @@ _Bucket = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What one partition of the till held at a sequence."""
+    """What one partition of the till held at a sequence, as far as it would look for it now.
+
+    `noted` is the generation of its last entry; after a silence `generation` is a later one, and what is older may be gone from the book.
+    """
 
     partition: int
+    noted: int
     generation: int
     now_ms: int
     sequence: int
@@ -68,7 +72,9 @@ async def compare(database: Pool, client: Redis, count: int, hot_window_s: int) 
     is one whose log lacks entries that the book has not read: another sum tells of that.
     """
     memories = [
-        memory for memory in [await _memory(client, partition) for partition in range(count)] if _is_of(memory, hot_window_s)
+        memory
+        for memory in [await _memory(client, partition, hot_window_s) for partition in range(count)]
+        if _is_of(memory, hot_window_s)
     ]
     if not memories:
         return Sum(_WHAT, 0, 0)
@@ -97,19 +103,19 @@ def _some_of(partition: int, wrong: Collection[_Bucket], known: Counter[_Bucket]
     return first + random.sample(others, math.ceil(len(others) * share))
 
 
-async def _memory(client: Redis, partition: int) -> _Memory:
-    generation, now_ms, sequence, pairs = await client.execute_command(
-        "EVAL", _COUNT, 1, partitions.prefix(partition), identities.BUCKETS
+async def _memory(client: Redis, partition: int, hot_window_s: int) -> _Memory:
+    noted, now_ms, sequence, generation, pairs = await client.execute_command(
+        "EVAL", _COUNT, 1, partitions.prefix(partition), identities.BUCKETS, hot_window_s
     )
     counts = {
-        (partition, int(generation) - place // identities.BUCKETS, place % identities.BUCKETS): held
+        (partition, generation - place // identities.BUCKETS, place % identities.BUCKETS): held
         for place, held in zip(pairs[::2], pairs[1::2], strict=True)
     }
-    return _Memory(partition, int(generation), int(now_ms), int(sequence), counts)
+    return _Memory(partition, int(noted), generation, int(now_ms), int(sequence), counts)
 
 
 def _is_of(memory: _Memory, hot_window_s: int) -> bool:
-    return memory.now_ms > 0 and memory.now_ms // 1000 // hot_window_s == memory.generation
+    return memory.now_ms > 0 and memory.now_ms // 1000 // hot_window_s == memory.noted
 
 
 async def _known(

@@ -31,18 +31,19 @@ async def roll_up(
     one begins where the book stands.
     """
     after = await store.offsets(database, owned)
-    entries, more = await log_reader.read(client, after, epoch)
-    if not entries:
-        return PassResult()
+    reading = await log_reader.read(client, after, epoch)
+    left_out = tuple((partition, f"{type(error).__name__}: {error}") for partition, error in reading.left_out.items())
+    if not reading.entries:
+        return PassResult(left_out=left_out)
     failpoints.reach("rollup.read")
-    passed, whole, gap = _dense(entries, after)
+    passed, whole, gap = _dense(reading.entries, after)
     result = await _book(database, passed, whole, now, epoch, also) if passed else PassResult()
     failpoints.reach("rollup.before_trim")
     await log_reader.trim(client, [(offset.partition, offset.last) for offset in passed], epoch)
     failpoints.reach("rollup.after_trim")
     if gap is not None and await _still_stands(database, gap):
         raise gap
-    return dataclasses.replace(result, more=more)
+    return dataclasses.replace(result, more=reading.more, left_out=left_out)
 
 
 async def _book(
@@ -110,7 +111,7 @@ async def _write(
     database: Pool, passed: Sequence[Offset], effects: Effects, now: datetime, epoch: str | None, also: Also | None
 ) -> None:
     """Commit offsets and effects together, trying again when Postgres says that this may help."""
-    await make_months(database, effects.months, now)
+    await make_months(database, effects.months)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with postgres.transaction(database) as connection:
@@ -127,15 +128,18 @@ async def _write(
 
 
 async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetime, epoch: str | None, also: Also | None) -> int:
-    """Commit entry by entry after Postgres refused them together; those it refuses alone are set aside. Returns how many."""
+    """Commit entry by entry after Postgres refused them together. Returns how many were set aside: those it will never take.
+
+    Raises what is the server's fault and not the entry's; entries before that one are in the book.
+    """
     refused = 0
     for entry in entries:
         passed = [Offset(entry.partition, entry.seq - 1, entry.seq)]
         try:
             await _write(database, passed, aggregate.effects([entry], now), now, epoch, also)
-        except postgres.TRANSIENT_ERRORS:
-            raise
         except (postgres.PostgresError, UnstorableError) as error:
+            if isinstance(error, postgres.PostgresError) and not postgres.blames_data(error):
+                raise
             effects = aggregate.set_aside(entry, f"{type(error).__name__}: {error}")
             await _write(database, passed, effects, now, epoch, None)
             refused += 1
@@ -145,13 +149,18 @@ async def _write_apart(database: Pool, entries: Sequence[RawEntry], now: datetim
 async def prepare(database: Pool, partitions: int, now: datetime) -> None:
     """Give the book what it needs before the first event: offsets, and the months that events arrive in."""
     await store.ensure_offsets(database, partitions)
-    await make_months(database, [], now)
+    await make_coming_months(database, now)
 
 
-async def make_months(database: Pool, months: Iterable[tuple[int, int]], now: datetime) -> None:
-    """These months, this one, and the coming one so that nobody waits for it at midnight."""
+async def make_coming_months(database: Pool, now: datetime) -> None:
+    """Make the running month and the next, so that nobody waits for it at midnight; waits itself while an old one is dropped."""
     coming = (now.year + 1, 1) if now.month == rules.DECEMBER else (now.year, now.month + 1)
-    wanted = {*months, (now.year, now.month), coming}
+    await make_months(database, [(now.year, now.month), coming])
+
+
+async def make_months(database: Pool, months: Iterable[tuple[int, int]]) -> None:
+    """These months, where they are not there yet."""
+    wanted = set(months)
     if {store.month_name(*month) for month in wanted} - await store.months_made(database):
         async with postgres.transaction(database) as connection:
             await store.make_months(connection, sorted(wanted))

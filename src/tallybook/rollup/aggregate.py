@@ -11,16 +11,18 @@ import struct
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import compress
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import msgspec
 import polars as pl
 
 from tallybook.core import clock
 from tallybook.core.pools import PURCHASED_CREDITS
 from tallybook.core.usage_log import Kind
-from tallybook.rollup import copy_rows, decoding, rules
+from tallybook.rollup import copy_rows, decoding, plain_effects, plain_usage, rules
 from tallybook.rollup.decoding import Decoded, Table, UnstorableError
 from tallybook.rollup.model import Effects, HourlyTotal, LedgerRow, PoolChange, Quarantined, RawEntry
+from tallybook.rollup.plain_effects import HOURLY_KEY, LEDGER_KEY, POOL_KEY
 
 HOUR_MS = 3_600_000
 _SUMMED = (
@@ -28,7 +30,6 @@ _SUMMED = (
     *("amount", "quantity_nano", "cost_nano", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
 )
 """The numbers of a record that totals are made of, and times, which are checked with them; the pool is beside them."""
-_HOURLY_KEY = ("tenant_id", "customer_id", "feature_id", "hour", "period_start_s", "price_id")
 _HOURLY_SUMS = (
     *("quantity_nano", "amount", "cost_nano"),
     *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
@@ -39,6 +40,12 @@ _SET, _EXPIRY, _VOID = pl.col("kind") == Kind.SET, pl.col("kind") == Kind.EXPIRY
 _COUNTED = _USAGE | _VOID
 """Usage and what takes it back, which has the same measures with the other sign."""
 _NOTHING = pl.lit(0, pl.Int128)
+_UNUSUAL = (
+    *(plain_usage.UnusualError, copy_rows.NulError, struct.error, msgspec.MsgspecError, pl.exceptions.PolarsError),
+    *(TypeError, ValueError, OverflowError, IndexError),
+)
+"""What a value of usage raises that is not as usual."""
+_Row = TypeVar("_Row", HourlyTotal, PoolChange, LedgerRow)
 _DISTRUSTED = (UnstorableError, TypeError, OverflowError, pl.exceptions.PolarsError)
 
 
@@ -48,10 +55,49 @@ def effects(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
     Raises UnstorableError when it can't be told which of their records does not fit.
     """
     try:
+        usage, others = plain_usage.read(entries, rolled_at)
+        found = plain_effects.effects(usage) if usage.accepted_ms else None
+    except _UNUSUAL:
+        return _of_any(entries, rolled_at)
+    if found is None:
+        return _of_any(entries, rolled_at)
+    return _together(found, _of_any(others, rolled_at)) if others else found
+
+
+def _of_any(entries: Sequence[RawEntry], rolled_at: datetime) -> Effects:
+    try:
         table = decoding.table(entries)
         return _effects(decoding.by_column(decoding.decode(entries)) if table is None else table, rolled_at)
     except _DISTRUSTED:
         return _effects(decoding.by_column(decoding.decode(entries, distrust=True)), rolled_at)
+
+
+def _together(one: Effects, other: Effects) -> Effects:
+    """The effects of some partitions and of the others."""
+    return Effects(
+        events=one.events + other.events,
+        event_rows=copy_rows.together(one.event_rows, other.event_rows),
+        hourly=_added(one.hourly, other.hourly, len(HOURLY_KEY)),
+        pools=_added(one.pools, other.pools, len(POOL_KEY)),
+        ledger=_added(one.ledger, other.ledger, len(LEDGER_KEY)),
+        quarantined=other.quarantined,
+        months=sorted({*one.months, *other.months}),
+        accepted_at=one.accepted_at | other.accepted_at,
+        oldest_accepted_at=min(moment for moment in (one.oldest_accepted_at, other.oldest_accepted_at) if moment is not None),
+    )
+
+
+def _added(rows: Sequence[_Row], others: Sequence[_Row], key: int) -> list[_Row]:
+    """Both, by primary key; a customer's are in one partition, but nothing here depends on it."""
+    found: dict[tuple[Any, ...], _Row] = {row[:key]: row for row in rows}
+    for row in others:
+        same = found.get(row[:key])
+        found[row[:key]] = row if same is None else cast("_Row", (*row[:key], *map(_sum, same[key:], row[key:])))
+    return [found[name] for name in sorted(found)]
+
+
+def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401 - numbers, and whether a pool is closed
+    return one or other if isinstance(one, bool) else one + other
 
 
 def of_item(item: Quarantined, rolled_at: datetime) -> Effects:
@@ -202,21 +248,21 @@ def _hourly(events: pl.DataFrame) -> list[HourlyTotal]:
     return (
         events.filter(_COUNTED)
         .with_columns(hour=pl.col("occurred_at_ms") // HOUR_MS)
-        .group_by(_HOURLY_KEY)
+        .group_by(HOURLY_KEY)
         .agg(pl.when(_VOID).then(-1).otherwise(1).sum().alias("events"), *sums)
-        .sort(_HOURLY_KEY)
+        .sort(HOURLY_KEY)
         .rows()
     )
 
 
 def _pools(changes: pl.DataFrame) -> list[PoolChange]:
     sums = [pl.col(name).sum() for name in _POOL_SUMS]
-    key = ["customer_id", "pool", "tenant_id"]
+    key = list(POOL_KEY)
     return changes.group_by(key).agg(*sums, pl.col("closes").sort_by("seq", "place").last()).sort(key).rows()
 
 
 def _ledger(changes: pl.DataFrame) -> list[LedgerRow]:
-    key = ["customer_id", "pool", "hour", "kind", "tenant_id"]
+    key = list(LEDGER_KEY)
     signed = pl.col("opening") + pl.col("adjusted") - pl.col("charged") - pl.col("expired")
     return changes.group_by(key).agg(signed.sum().alias("amount"), pl.len()).sort(key).rows()
 

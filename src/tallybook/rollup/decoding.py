@@ -29,8 +29,8 @@ class _LooseEntry(msgspec.Struct, array_like=True, frozen=True):
     openings: list[msgspec.Raw]
 
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What bytes raise that are no entry, or none any more."""
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError)
+"""What bytes raise that are no entry, or none any more, or whose parts add up to more than 64 bits."""
 _decode_loose = msgspec.msgpack.Decoder(_LooseEntry).decode
 _decode_applied = msgspec.msgpack.Decoder(Applied).decode
 _decode_opening = msgspec.msgpack.Decoder(Opening).decode
@@ -156,6 +156,14 @@ def decode_item(item: Quarantined) -> Decoded:
     decoded.positions = [item.position] * len(decoded.positions)
     decoded.quarantined = [dataclasses.replace(again, position=item.position) for again in decoded.quarantined]
     return decoded
+
+
+def customers_of(item: Quarantined) -> set[int] | None:
+    """Whose pools an item changes; None when that can't be told of all of it."""
+    decoded = decode_item(item)
+    if any(not again.booked for again in decoded.quarantined):
+        return None
+    return {record.customer_id for record in decoded.records} | {opening[3] for opening in decoded.openings}
 
 
 def _is_current(version: int, accepted_at_ms: int) -> bool:

@@ -1,6 +1,8 @@
 """Reading and trimming the till's log in Redis. Never writes anything else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from tallybook.core import partitions
 from tallybook.rollup.model import RawEntry, UnknownLogError
@@ -19,21 +21,34 @@ def key(partition: int) -> str:
     return f"{partitions.prefix(partition)}:log"
 
 
-async def read(client: Redis, after: Mapping[int, int], epoch: str | None = None) -> tuple[list[RawEntry], bool]:
-    """Entries after the given sequences, in order per partition, about BYTES_A_PASS of them; and whether there may be more.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a log holds: entries in order per partition, whether there may be more, and partitions that could not be read, with why."""
+
+    entries: list[RawEntry]
+    more: bool
+    left_out: Mapping[int, redis.RedisError]
+
+
+async def read(client: Redis, after: Mapping[int, int], epoch: str | None = None) -> Reading:
+    """Entries after the given sequences, about BYTES_A_PASS of them. Raises RedisError when no partition can be read.
 
     With an epoch, only the log of the till that has it is read; raises UnknownLogError for another one or an older copy.
     """
     found: list[RawEntry] = []
+    left_out: dict[int, redis.RedisError] = {}
     position, size = dict(after), 0
     while position and size < BYTES_A_PASS:
-        order = sorted(position)
-        metas = [("HMGET", f"{partitions.prefix(partition)}:m", "epoch", "seq") for partition in order]
-        ranges = [_range(partition, position[partition]) for partition in order]
-        replies = await client.pipeline(*metas, *ranges, atomic=False)
+        replies = await _read_on(client, position)
+        failed = {one: reply for one, (meta, entries) in replies.items() if (reply := _error_of(meta, entries)) is not None}
+        left_out |= failed
+        if len(left_out) == len(after):
+            raise next(iter(left_out.values()))
+        for partition in failed:
+            del position[partition], replies[partition]
         if epoch is not None:
-            _check_metas(order, replies, position, epoch)
-        for partition, reply in zip(order, replies[len(order) :], strict=True):
+            _check_metas({partition: meta for partition, (meta, _) in replies.items()}, position, epoch)
+        for partition, (_, reply) in replies.items():
             entries = [_entry(partition, item) for item in reply]
             found += entries
             size += sum(len(entry.data) for entry in entries)
@@ -41,7 +56,7 @@ async def read(client: Redis, after: Mapping[int, int], epoch: str | None = None
                 del position[partition]
             else:
                 position[partition] = entries[-1].seq
-    return found, bool(position)
+    return Reading(found, bool(position), left_out)
 
 
 async def read_between(client: Redis, partition: int, after: int, until: int) -> list[RawEntry]:
@@ -77,8 +92,20 @@ if redis.call('HGET', KEYS[1], 'epoch') == ARGV[1] then redis.call('XTRIM', KEYS
 """
 
 
-def _check_metas(order: Sequence[int], metas: Iterable[list[bytes | None]], after: Mapping[int, int], epoch: str) -> None:
-    for partition, meta in zip(order, metas, strict=False):
+async def _read_on(client: Redis, after: Mapping[int, int]) -> dict[int, tuple[Any, Any]]:
+    """By partition: epoch and sequence, and the next entries; an error in the place of either that can't be read."""
+    order = sorted(after)
+    metas = [("HMGET", f"{partitions.prefix(partition)}:m", "epoch", "seq") for partition in order]
+    replies = await client.replies([*metas, *(_range(partition, after[partition]) for partition in order)])
+    return dict(zip(order, zip(replies[: len(order)], replies[len(order) :], strict=True), strict=True))
+
+
+def _error_of(*replies: object) -> redis.RedisError | None:
+    return next((reply for reply in replies if isinstance(reply, redis.RedisError)), None)
+
+
+def _check_metas(metas: Mapping[int, list[bytes | None]], after: Mapping[int, int], epoch: str) -> None:
+    for partition, meta in metas.items():
         found, sequence = map(redis.text, meta)
         if found != epoch:
             raise UnknownLogError(f"partition {partition} of Redis holds epoch {found or 'none'}, expected {epoch}")

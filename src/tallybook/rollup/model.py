@@ -73,6 +73,8 @@ class PassResult:
     lag_ms: int = 0
     more: bool = False
     """The pass was cut at its bound: the log holds more."""
+    left_out: tuple[tuple[int, str], ...] = ()
+    """Partitions that Redis did not let be read while it did others, with why."""
 
     def with_more(self, other: "PassResult") -> "PassResult":
         """Both as one pass."""
@@ -82,6 +84,7 @@ class PassResult:
             self.quarantined + other.quarantined,
             max(self.lag_ms, other.lag_ms),
             self.more or other.more,
+            self.left_out + other.left_out,
         )
 
 

@@ -315,6 +315,11 @@ ON CONFLICT (customer_id, pool) DO UPDATE SET
 SELECT id, partition, seq, position, reason, payload, accepted_at, booked, created_at, dropped_at, dropped_because
 FROM quarantine WHERE $1 OR dropped_at IS NULL ORDER BY id;
 
+-- name: unbooked
+-- What pools lack while it is in quarantine, in some partitions; as many items as $2 says.
+SELECT partition, seq, position, reason, payload, accepted_at, booked
+FROM quarantine WHERE NOT booked AND dropped_at IS NULL AND partition = ANY ($1::smallint[]) ORDER BY id LIMIT $2;
+
 -- name: take_from_quarantine
 -- Takes an item out for good; whoever comes second finds nothing.
 DELETE FROM quarantine WHERE id = $1 AND dropped_at IS NULL RETURNING id;

@@ -5,14 +5,15 @@
 LOCK TABLE {month} IN SHARE MODE;
 
 -- name: unbilled_usage
--- A customer with events in a month of arrival that a period pays which is not closed, if there is one.
+-- A customer with events in a month of arrival that a period pays which is not closed, if there is one. Periods behind one that is not
+-- closed have no row yet, and may have usage all the same.
 SELECT s.customer_id
 FROM billing_periods AS p
 INNER JOIN subscriptions AS s ON s.id = p.subscription_id
 WHERE p.state <> 'closed' AND EXISTS (
     SELECT FROM usage_events AS e
     WHERE
-        e.customer_id = s.customer_id AND e.accepted_at >= $1 AND e.accepted_at < $2 AND e.period_start = p.starts_at
+        e.customer_id = s.customer_id AND e.accepted_at >= $1 AND e.accepted_at < $2 AND e.period_start >= p.starts_at
         AND split_part(e.pool, '.', 1) IN (s.id::text, 'credits')
 )
 LIMIT 1;

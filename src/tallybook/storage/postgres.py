@@ -36,6 +36,10 @@ TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
 )
 """The whole transaction may be tried again: it was rolled back, or the server went away (then nobody knows if it committed)."""
 
+SERVER_ERRORS: tuple[type[Exception], ...] = (*TRANSIENT_ERRORS, PostgresError)
+"""What a loop that works for ever waits through: a server without room, a lock or a statement that took too long are no end of it."""
+
+_OF_THE_DATA = frozenset(("21", "22", "23", "54"))
 VERSION_MIN = 140000
 _ASK_S = 5.0
 _JSONB_VERSION = b"\x01"
@@ -126,6 +130,16 @@ async def connect_one(url: str, *, application_name: str = "tallybook", timeout_
         connection = cast("Connection", await asyncpg.connect(url, timeout=timeout_s, server_settings=settings))
     await _prepare(connection)
     return connection
+
+
+def blames_data(error: PostgresError) -> bool:
+    """Whether the server refuses what it was given (cardinality, data, integrity, a limit of the program) and always will.
+
+    Everything else is the server's own: no room, a lock or a statement that took too long, a missing right or table. The same data may
+    be taken once that is over.
+    """
+    sqlstate: str | None = getattr(error, "sqlstate", None)
+    return sqlstate is not None and sqlstate[:2] in _OF_THE_DATA
 
 
 @contextlib.asynccontextmanager

@@ -3,15 +3,16 @@
 Which server holds which slot is asked of the cluster once, and again when a server says that a slot has moved or does not answer;
 commands to the other servers go on meanwhile. `MOVED` is followed, because nothing has run. `ASK` is not: it means that a slot is on
 its way from one server to another, and what the script reads beside its keys could be on either. Such a slot takes nothing until it
-has arrived.
+has arrived. A server that let a command run into the timeout is sent no other, and whoever wants it is told at once, until it has
+answered a PING: else everybody in turn would wait as long as the first.
 """
 
 import asyncio
 import logging
 from binascii import crc_hqx
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -31,6 +32,7 @@ from tallybook.storage.redis_client import (
 SLOTS = 16384
 _MOVES_MAX = 5
 _LOOK_AGAIN_S = 1.0
+_PING_AGAIN_S = 0.1
 _SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _KEYLESS = frozenset({"ACL", "BGREWRITEAOF", "CLIENT", "CLUSTER", "CONFIG", "FLUSHALL", "INFO", "PING", "SCAN", "SCRIPT", "TIME"})
 _KEY_IS_THIRD = frozenset({"MEMORY", "OBJECT", "XINFO"})
@@ -40,6 +42,28 @@ _PERHAPS_ELSEWHERE = (ConnectionLostError, SilenceError, ClusterDownError, AskEr
 _LOG = logging.getLogger(__name__)
 
 Address = tuple[str, int]
+
+
+class _Nobody(Redis):
+    """Stands for the server of slots that no server holds. Its name is empty."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    async def execute_command(self, *_words: Word) -> Any:  # noqa: ANN401 - see `Redis`
+        """Raise ClusterDownError."""
+        raise ClusterDownError("the slot is held by no server")
+
+    async def pipeline(self, *_commands: tuple[Word, ...], atomic: bool) -> list[Any]:  # noqa: ARG002 - see `Redis`
+        """Raise ClusterDownError."""
+        return await self.execute_command()
+
+    async def replies(self, commands: Sequence[tuple[Word, ...]]) -> list[Any]:  # noqa: ARG002 - see `Redis`
+        """Raise ClusterDownError."""
+        return await self.execute_command()
+
+
+_NOBODY = _Nobody()
 
 
 def is_cluster_url(url: str) -> bool:
@@ -75,9 +99,11 @@ class Cluster(Redis):
         """The slots are asked of any of `seeds` that answers."""
         self._open_server = open_server
         self._opened = {address: open_server(address) for address in seeds}
-        self._holders: list[Redis | None] = []
+        self._holders: list[Redis] = []
         self._loading = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        self._silent: dict[str, asyncio.Task[None]] = {}
+        """By name of a server that did not answer in time: what waits for a sign of life."""
         self.name = ""
 
     @property
@@ -106,7 +132,7 @@ class Cluster(Redis):
 
         async def ask(server: Redis, places: Sequence[int]) -> None:
             try:
-                found = await server.replies([commands[place] for place in places])
+                found = await self._ask(server, lambda: server.replies([commands[place] for place in places]))
             except RedisError as error:
                 self._look_again()
                 found = [error] * len(places)
@@ -134,37 +160,41 @@ class Cluster(Redis):
         return list(by_slot.values())
 
     async def by_server(self, keys: Sequence[Word]) -> list[tuple[Redis, list[int]]]:
-        """Each server with the places of the keys it holds, as far as is known. Raises RedisError."""
+        """Each server with the places of the keys it holds, as far as is known. Raises RedisError.
+
+        Keys that no server holds come together, with a server that answers nothing.
+        """
         await self._load_once()
         found: dict[str, tuple[Redis, list[int]]] = {}
         for place, key in enumerate(keys):
-            server = self._holder(slot_of(key))
+            server = self._holders[slot_of(key)]
             found.setdefault(server.name, (server, []))[1].append(place)
         return list(found.values())
 
     def server_of(self, key: str) -> str:
-        """The name of the server that holds a key; "" while that is not known."""
-        server = self._holders[slot_of(key)] if self._holders else None
-        return "" if server is None else server.name
+        """The name of the server that holds a key; "" while that is not known, and when none does."""
+        return self._holders[slot_of(key)].name if self._holders else ""
 
     async def servers(self) -> list[Redis]:
         """Every master that holds slots. Raises RedisError."""
         await self._load_once()
-        return list({server.name: server for server in self._holders if server is not None}.values())
+        return list({server.name: server for server in self._holders if server is not _NOBODY}.values())
 
     async def close(self) -> None:
         """Close every connection to every server."""
         if self._looking is not None:
             self._looking.cancel()
+        for waiting in self._silent.values():
+            waiting.cancel()
         for server in self._opened.values():
             await server.close()
 
     async def _follow(self, slot: int, send: Callable[[Redis], Any]) -> Any:  # noqa: ANN401 - see execute_command
         await self._load_once()
         for _ in range(_MOVES_MAX):
-            server = self._holder(slot)
+            server = self._holders[slot]
             try:
-                return await send(server)
+                return await self._ask(server, partial(send, server))
             except MovedError as moved:
                 self._note_moved(moved, server)
             except _PERHAPS_ELSEWHERE:
@@ -172,12 +202,31 @@ class Cluster(Redis):
                 raise
         raise ClusterDownError(f"slot {slot} is sent from one server to the next")
 
-    def _holder(self, slot: int) -> Redis:
-        server = self._holders[slot]
-        if server is None:
-            self._look_again()
-            raise ClusterDownError(f"slot {slot} is held by no server")
-        return server
+    async def _ask(self, server: Redis, send: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - see execute_command
+        """Send something to a server, unless it is waited for already."""
+        if server.name in self._silent:
+            raise SilenceError(f"{server.name} has not answered in time, and is waited for")
+        try:
+            return await send()
+        except SilenceError:
+            if server.name not in self._silent:
+                self._silent[server.name] = asyncio.create_task(self._wait_for(server))
+            raise
+
+    async def _wait_for(self, server: Redis) -> None:
+        """Until a silent server answers, or can't be reached any more, which is noticed without waiting."""
+        try:
+            while True:
+                try:
+                    await server.execute_command("PING")
+                except SilenceError:
+                    await asyncio.sleep(_PING_AGAIN_S)
+                else:
+                    return
+        except RedisError:
+            _LOG.info("Redis Cluster: %s was silent, and can't be reached now", server.name)
+        finally:
+            del self._silent[server.name]
 
     def _note_moved(self, moved: MovedError, by: Redis) -> None:
         slot, host, port = moved_to(moved)
@@ -210,7 +259,7 @@ class Cluster(Redis):
     async def _load(self) -> None:
         """Take the map of the first server that gives one. Raises RedisError when none does."""
         why: RedisError = ClusterDownError("no server is known")
-        for (host, _), server in list(self._opened.items()):
+        for (host, _), server in sorted(self._opened.items(), key=lambda opened: opened[1].name in self._silent):
             try:
                 ranges = await server.execute_command("CLUSTER", "SLOTS")
             except RedisError as error:
@@ -223,7 +272,7 @@ class Cluster(Redis):
         raise why
 
     def _take(self, ranges: Sequence[Sequence[Any]], asked: str) -> None:
-        holders: list[Redis | None] = [None] * SLOTS
+        holders: list[Redis] = [_NOBODY] * SLOTS
         for first, last, master, *_replicas in ranges:
             host, port = master[0], int(master[1])
             server = self._server((host.decode() if host else asked, port))

@@ -167,14 +167,14 @@ async def bump_customer_terms(connection: Connection, tenant: Tenant, customer_i
     return await store.bump_customer_terms(connection, tenant, customer_id)
 
 
-async def undelivered_bumps(connection: Connection, tenant: Tenant, *, limit: int = _BUMPS_AT_ONCE) -> list[TermsBump]:
-    """Changes of terms that the till may not know yet, oldest first."""
-    return await store.undelivered_bumps(connection, tenant, limit)
+async def undelivered_bumps(connection: Connection, tenant: Tenant, *, after: int = 0) -> list[TermsBump]:
+    """Changes of terms that the till may not know yet, oldest first, some at a time: after the id of the last one that is known."""
+    return await store.undelivered_bumps(connection, tenant, _BUMPS_AT_ONCE, after)
 
 
-async def tenants_with_undelivered_bumps(connection: Connection, *, limit: int = _BUMPS_AT_ONCE) -> list[Tenant]:
-    """Tenants for which `undelivered_bumps` has something."""
-    return await store.tenants_with_undelivered_bumps(connection, limit)
+async def tenants_with_undelivered_bumps(connection: Connection, *, after: int = 0) -> list[Tenant]:
+    """Tenants for which `undelivered_bumps` has something, by id, some at a time: after the id of the last one that is known."""
+    return await store.tenants_with_undelivered_bumps(connection, _BUMPS_AT_ONCE, after)
 
 
 async def mark_delivered(connection: Connection, bump_ids: Sequence[int], now: datetime) -> None:

@@ -56,13 +56,13 @@ RETURNING version;
 -- Lists what the till may not know yet of one tenant, oldest first.
 SELECT b.id, b.tenant_id, t.organization_id, t.livemode, b.customer_id, b.version
 FROM terms_bumps b JOIN tenants t ON t.id = b.tenant_id
-WHERE b.tenant_id = $1 AND b.delivered_at IS NULL
+WHERE b.tenant_id = $1 AND b.delivered_at IS NULL AND b.id > $3
 ORDER BY b.id LIMIT $2;
 
 -- name: tenants_with_undelivered_bumps
--- Lists tenants of which the till may not know everything yet.
+-- Lists tenants of which the till may not know everything yet, by number.
 SELECT t.id, t.organization_id, t.livemode FROM tenants t
-WHERE EXISTS (SELECT FROM terms_bumps b WHERE b.tenant_id = t.id AND b.delivered_at IS NULL)
+WHERE t.id > $2 AND EXISTS (SELECT FROM terms_bumps b WHERE b.tenant_id = t.id AND b.delivered_at IS NULL)
 ORDER BY t.id LIMIT $1;
 
 -- name: mark_bumps_delivered

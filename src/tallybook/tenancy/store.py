@@ -71,15 +71,15 @@ async def bump_customer_terms(connection: Connection, tenant: Tenant, customer_i
     return await connection.fetchval(_SQL["bump_customer_terms"], tenant.id, customer_id)
 
 
-async def undelivered_bumps(connection: Connection, tenant: Tenant, limit: int) -> list[TermsBump]:
-    """What the till may not know yet, oldest first."""
-    rows = await connection.fetch(_SQL["undelivered_bumps_of_tenant"], tenant.id, limit)
+async def undelivered_bumps(connection: Connection, tenant: Tenant, limit: int, after: int) -> list[TermsBump]:
+    """What the till may not know yet, oldest first, after a bump's id."""
+    rows = await connection.fetch(_SQL["undelivered_bumps_of_tenant"], tenant.id, limit, after)
     return [TermsBump(row["id"], tenant, row["customer_id"], row["version"]) for row in rows]
 
 
-async def tenants_with_undelivered_bumps(connection: Connection, limit: int) -> list[Tenant]:
-    """Tenants of which the till may not know everything yet."""
-    return [_tenant(row) for row in await connection.fetch(_SQL["tenants_with_undelivered_bumps"], limit)]
+async def tenants_with_undelivered_bumps(connection: Connection, limit: int, after: int) -> list[Tenant]:
+    """Tenants of which the till may not know everything yet, by id, after a tenant's id."""
+    return [_tenant(row) for row in await connection.fetch(_SQL["tenants_with_undelivered_bumps"], limit, after)]
 
 
 async def mark_bumps_delivered(connection: Connection, bump_ids: Sequence[int], now: datetime) -> None:

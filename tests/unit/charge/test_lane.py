@@ -37,7 +37,7 @@ class RecordingTill:
 async def test_a_lone_request_goes_at_once_and_those_that_come_meanwhile_share_the_next_call() -> None:
     till = RecordingTill()
     lane = Lane(till, LaneLimits(in_flight_max=1))
-    waiters = [asyncio.create_task(lane.charge(charges(number))) for number in range(1, 5)]
+    waiters = [asyncio.create_task(lane.ask(charges(number))) for number in range(1, 5)]
     await till.called()
     assert till.calls == [[-1]]
     till.gate.set()
@@ -50,14 +50,14 @@ async def test_a_call_takes_no_more_than_a_batch_but_never_splits_a_request() ->
     till = RecordingTill()
     till.gate.set()
     lane = Lane(till, LaneLimits(batch_max=3, in_flight_max=1))
-    await asyncio.gather(*(lane.charge(charges(*own)) for own in ([1], [2, 3], [4], [5, 6], [7, 8, 9, 10])))
+    await asyncio.gather(*(lane.ask(charges(*own)) for own in ([1], [2, 3], [4], [5, 6], [7, 8, 9, 10])))
     assert till.calls == [[-1], [-2, -3, -4], [-5, -6], [-7, -8, -9, -10]]
 
 
 async def test_a_cancelled_caller_takes_nobody_with_it() -> None:
     till = RecordingTill()
     lane = Lane(till, LaneLimits(in_flight_max=1))
-    leaving, staying = asyncio.create_task(lane.charge(charges(1))), asyncio.create_task(lane.charge(charges(2)))
+    leaving, staying = asyncio.create_task(lane.ask(charges(1))), asyncio.create_task(lane.ask(charges(2)))
     await till.called()
     leaving.cancel()
     till.gate.set()
@@ -73,19 +73,19 @@ async def test_every_request_of_a_failed_call_hears_of_it_and_the_next_call_goes
     till.gate.set()
     till.failure = errors.Unavailable("till_unavailable", "gone")
     lane = Lane(till, LaneLimits())
-    answers = await asyncio.gather(lane.charge(charges(1)), lane.charge(charges(2)), return_exceptions=True)
+    answers = await asyncio.gather(lane.ask(charges(1)), lane.ask(charges(2)), return_exceptions=True)
     assert all(isinstance(answer, errors.Unavailable) for answer in answers)
     till.failure = None
-    assert len(await lane.charge(charges(3))) == 1
+    assert len(await lane.ask(charges(3))) == 1
 
 
 async def test_a_full_queue_refuses_with_the_depth_and_the_limit() -> None:
     till = RecordingTill()
     lane = Lane(till, LaneLimits(waiting_max=3, in_flight_max=1))
-    waiting = asyncio.create_task(lane.charge(charges(1, 2)))
+    waiting = asyncio.create_task(lane.ask(charges(1, 2)))
     await asyncio.sleep(0)
     with pytest.raises(errors.RateLimited, match=r"2 events are waiting.*takes 3"):
-        await lane.charge(charges(3, 4))
+        await lane.ask(charges(3, 4))
     till.gate.set()
     assert len(await waiting) == 2
     assert lane.depth == 0
@@ -94,7 +94,7 @@ async def test_a_full_queue_refuses_with_the_depth_and_the_limit() -> None:
 async def test_drain_waits_for_everything_that_began() -> None:
     till = RecordingTill()
     lane = Lane(till, LaneLimits(in_flight_max=1))
-    waiters = [asyncio.create_task(lane.charge(charges(number))) for number in (1, 2)]
+    waiters = [asyncio.create_task(lane.ask(charges(number))) for number in (1, 2)]
     await asyncio.sleep(0)
     till.gate.set()
     await lane.drain()

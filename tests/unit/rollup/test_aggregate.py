@@ -86,9 +86,15 @@ def test_an_identity_begins_with_the_day_it_was_accepted_on() -> None:
     assert start.to_bytes(6) == log.usage("a").digest[:6]
 
 
-@pytest.mark.parametrize(("events", "seconds"), [(0, 0.1), (500, 0.1), (1000, 0.2), (100_000, 0.5)])
+@pytest.mark.parametrize(("events", "seconds"), [(0, 0.1), (500, 0.1), (1000, 0.2), (100_000, 1.0)])
 def test_the_more_a_pass_had_the_longer_the_next_one_gathers(events: int, seconds: float) -> None:
-    assert rules.gather_s(events) == seconds
+    assert rules.gather_s(events, 0.0) == seconds
+
+
+@pytest.mark.parametrize(("took_s", "seconds"), [(0.1, 1.0), (0.25, 0.9), (0.4, 0.6), (0.5, 0.5), (5.0, 0.5)])
+def test_a_rest_is_longer_than_half_a_second_only_while_passes_are_short(took_s: float, seconds: float) -> None:
+    assert rules.gather_s(100_000, took_s) == pytest.approx(seconds)
+    assert rules.gather_s(1000, took_s) == pytest.approx(0.2)
 
 
 def test_an_expiry_takes_what_was_left_and_closes_the_pool() -> None:

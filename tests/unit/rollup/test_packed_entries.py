@@ -130,6 +130,18 @@ def test_parts_that_do_not_fit_together_are_no_entry_and_go_to_quarantine_whole(
     assert (found.events, found.pools) == (0, [])
 
 
+def test_parts_that_add_up_to_more_than_64_bits_go_to_quarantine_whole() -> None:
+    """Fails when they stop the pass, and with it every partition of its worker."""
+    entry = usage_log.decode_written(packed([log.usage("a", 5), log.usage("b", 6)], [], []))
+    assert isinstance(entry.body, packed_log.Packed)
+    columns = msgspec.structs.replace(entry.body.columns, occurred_from_ms=2**63, occurred_ms=2**63)
+    body = msgspec.structs.replace(entry.body, columns=columns)
+    data = msgspec.msgpack.encode(msgspec.structs.replace(entry, body=body))
+    found = aggregate.effects([RawEntry(0, 1, data), log.raw(1, [log.usage("good", 4)], partition=1)], NOW)
+    assert [(item.position, item.payload, item.booked) for item in found.quarantined] == [(None, data, False)]
+    assert (found.events, found.pools[0][4]) == (1, 4)
+
+
 @FORMS
 def test_a_packed_record_that_cannot_be_stored_is_quarantined_alone_and_its_pool_is_charged(make: Make) -> None:
     found = aggregate.effects([RawEntry(0, 4, make([log.usage("good", 2), log.usage("nul\0", 3)], [], []))], NOW)

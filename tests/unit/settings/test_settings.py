@@ -84,3 +84,16 @@ def test_single_events_are_kept_for_as_long_as_repeats_are_looked_for(months: st
 def test_months_that_reach_further_than_repeats_are_taken() -> None:
     environment = {"TALLYBOOK_RAW_EVENTS_MONTHS": "2", "TALLYBOOK_RETENTION_DAYS": "35"}
     assert settings.from_environment(environment).raw_events_months == 2
+
+
+@pytest.mark.parametrize(("months", "hours", "days"), [("1", "336", "28"), ("2", "840", "70")])
+def test_single_events_are_kept_for_as_long_as_the_till_may_remember_their_ids(months: str, hours: str, days: str) -> None:
+    environment = {
+        "TALLYBOOK_RAW_EVENTS_MONTHS": months,
+        "TALLYBOOK_RETENTION_DAYS": "27" if months == "1" else "35",
+        "TALLYBOOK_HOT_WINDOW_H": hours,
+    }
+    with pytest.raises(SettingsError, match=f"TALLYBOOK_RAW_EVENTS_MONTHS is {months}, less than the {days} days"):
+        settings.from_environment(environment)
+    environment["TALLYBOOK_HOT_WINDOW_H"] = str(int(hours) // 2)
+    assert settings.from_environment(environment).raw_events_months == int(months)

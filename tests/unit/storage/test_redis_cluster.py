@@ -1,10 +1,15 @@
 """Where a command goes on a Redis Cluster, and how the cluster is named."""
 
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
 import pytest
 
 from tallybook.storage import redis, redis_cluster
-from tallybook.storage.redis_client import Word
-from tallybook.storage.redis_cluster import Cluster
+from tallybook.storage.redis_client import ClusterDownError, Redis, SilenceError, Word
+from tallybook.storage.redis_cluster import Address, Cluster
+from tests.support import waiting
 
 
 @pytest.mark.parametrize(
@@ -69,3 +74,79 @@ async def test_one_server_takes_all_keys_together() -> None:
     assert await client.by_server(["{p00}", "{p01}"]) == [(client, [0, 1])]
     assert await client.servers() == [client]
     await client.close()
+
+
+class ToldServer(Redis):
+    """Answers what it is told with its verb, unless it is silent; the map says that `a` has the lower slots, `b` all others but one."""
+
+    def __init__(self, address: Address) -> None:
+        self.name = address[0]
+        self.is_silent = False
+        self.told: list[Word] = []
+        self.speaks = asyncio.Event()
+
+    async def execute_command(self, *words: Word) -> Any:  # noqa: ANN401 - as a server
+        self.told.append(words[0])
+        if words[0] == "PING":
+            await self.speaks.wait()
+        elif self.is_silent:
+            raise SilenceError(self.name)
+        return [[0, 8191, [b"a", 1]], [8192, 16382, [b"b", 1]]] if words[0] == "CLUSTER" else words[0]
+
+    async def replies(self, commands: Sequence[tuple[Word, ...]]) -> list[Any]:
+        return [await self.execute_command(*command) for command in commands]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+OF_A, OF_B, OF_NOBODY = "bar", "foo", "apX"
+
+
+@pytest.fixture
+async def servers() -> dict[str, ToldServer]:
+    return {name: ToldServer((name, 1)) for name in "ab"}
+
+
+@pytest.fixture
+async def client(servers: dict[str, ToldServer]) -> AsyncGenerator[Cluster]:
+    made = Cluster([("a", 1), ("b", 1)], lambda address: servers[address[0]])
+    yield made
+    await made.close()
+
+
+async def test_a_server_that_let_a_command_run_into_the_timeout_is_sent_no_other_until_it_answers(
+    client: Cluster, servers: dict[str, ToldServer]
+) -> None:
+    """Fails when each command that it holds the key of waits for the timeout in its turn."""
+    await client.execute_command("GET", OF_A)
+    servers["a"].is_silent = True
+    with pytest.raises(SilenceError):
+        await client.execute_command("GET", OF_A)
+    servers["a"].told.clear()
+    for _ in range(3):
+        with pytest.raises(SilenceError):
+            await client.execute_command("GET", OF_A)
+        mine, others = await client.replies([("GET", OF_A), ("GET", OF_B)])
+        assert isinstance(mine, SilenceError)
+        assert others == "GET"
+    assert set(servers["a"].told) == {"PING"}
+    servers["a"].is_silent = False
+    servers["a"].speaks.set()
+
+    async def is_sent() -> bool:
+        [reply] = await client.replies([("GET", OF_A)])
+        return reply == "GET"
+
+    await waiting.until(is_sent)
+
+
+async def test_keys_that_no_server_holds_come_apart_and_only_they_are_refused(client: Cluster) -> None:
+    """Fails when one such key is an error for all that are asked together."""
+    keys = [OF_A, OF_NOBODY, OF_B]
+    assert [(server.name, places) for server, places in await client.by_server(keys)] == [("a", [0]), ("", [1]), ("b", [2])]
+    assert [server.name for server in await client.servers()] == ["a", "b"]
+    replies = await client.replies([("GET", key) for key in keys])
+    assert [isinstance(reply, ClusterDownError) for reply in replies] == [False, True, False]
+    with pytest.raises(ClusterDownError):
+        await client.pipeline(("GET", OF_NOBODY), atomic=True)

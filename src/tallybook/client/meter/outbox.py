@@ -17,7 +17,6 @@ from typing import Final, Literal, NamedTuple, Protocol
 from tallybook.client import errors, transport
 from tallybook.client.meter import event, problems
 from tallybook.client.meter.delivery import Delivered, Failed, Outcome, RefusedEvent
-from tallybook.client.meter.event import Event
 from tallybook.client.meter.problems import Counters, OnError, Problem
 from tallybook.client.meter.spool import Spool
 from tallybook.client.meter.store import Batch, Full, MemoryStore, Store
@@ -60,6 +59,15 @@ class _Rest(NamedTuple):
     loop: asyncio.AbstractEventLoop | None
 
 
+class Flush:
+    """Somebody waits until all is out that had come into the store by `target`, once the rests in `reading` have been read."""
+
+    def __init__(self, reading: set[int]) -> None:
+        """`reading`: numbers of the rests that are being read."""
+        self.reading = reading
+        self.target: int | None = None
+
+
 class Step(NamedTuple):
     """Whether a batch is done with, and how many seconds to wait before the next request."""
 
@@ -89,8 +97,12 @@ class Outbox:
         """Set by the sender: called when events were settled."""
         self._underway: dict[int, _Rest] = {}
         self._numbers = 0
-        self._flushes = 0
+        self._flushes: list[Flush] = []
         self._turned_away = 0
+        self._asked_again = 0
+        self._is_sending = False
+        self._dropped_behind = 0
+        """Events that were dropped behind a batch that is being sent, and so before it was decided about."""
         self._open: dict[Reading, object] = {}
 
     @property
@@ -98,45 +110,51 @@ class Outbox:
         """How many events wait."""
         return self._store.pending
 
-    def put(self, one: Event) -> bool:
+    def put(self, payload: bytes) -> bool:
         """Take an event in. Returns whether there was room. Raises QueueFull if the policy says so, and nothing else."""
         if self._forgotten:
             self._finish_forgotten()
         with self._lock:
             self.counters.tracked += 1
-        if not one.is_short and len(one.payload) > EVENT_BYTES_MAX:
-            return self._turn_away(one.payload, f"the event has {len(one.payload)} bytes, more than {EVENT_BYTES_MAX}")
+        if len(payload) > EVENT_BYTES_MAX:
+            return self._turn_away(payload, f"the event has {len(payload)} bytes, more than {EVENT_BYTES_MAX}")
         try:
-            self._store.put(one)
+            self._store.put(payload)
         except Full:
-            return self._put_when_full(one)
+            return self._put_when_full(payload)
         except OSError as error:
-            return self._turn_away(one.payload, f"the spool can't be written: {error}", error)
+            return self._turn_away(payload, f"the spool can't be written: {error}", error)
         self.wake()
         return True
 
-    def _put_when_full(self, one: Event) -> bool:
+    def _put_when_full(self, payload: bytes) -> bool:
         policy = self.settings.when_full
         if policy == "raise":
             with self._lock:
                 self.counters.tracked -= 1
             raise errors.QueueFull(f"{self.pending} events wait already")
         if policy == "block":
-            return self._put_when_there_is_room(one)
-        oldest = self._store.drop_oldest() if policy == "drop_oldest" else None
+            return self._put_when_there_is_room(payload)
+        oldest = self._drop_oldest() if policy == "drop_oldest" else None
         if oldest is None:
-            return self._turn_away(one.payload, f"there was no room: {self.pending} events wait already")
+            return self._turn_away(payload, f"there was no room: {self.pending} events wait already")
         self._drop(oldest, "there was no room for newer events")
         with self._lock:
             self.counters.tracked -= 1
-        return self.put(one)
+        return self.put(payload)
 
-    def _put_when_there_is_room(self, one: Event) -> bool:
+    def _drop_oldest(self) -> bytes | None:
+        with self._lock:
+            oldest = self._store.drop_oldest()
+            self._dropped_behind += self._is_sending and oldest is not None
+            return oldest
+
+    def _put_when_there_is_room(self, payload: bytes) -> bool:
         self.wake()
         with self._room:
             while True:
                 try:
-                    self._store.put(one)
+                    self._store.put(payload)
                 except Full:
                     self._room.wait(1.0)
                 else:
@@ -146,7 +164,10 @@ class Outbox:
 
     def batch(self) -> Batch:
         """The oldest events; empty when none wait."""
-        return self._store.batch()
+        with self._lock:
+            batch = self._store.batch()
+            self._is_sending = bool(batch.payloads)
+            return batch
 
     def settle(self, batch: Batch, outcomes: Sequence[Outcome]) -> Step:
         """Book what became of a batch's shipments."""
@@ -156,53 +177,59 @@ class Outbox:
             return Step(done=False, pause_s=self._pause_after(failed[0]))
         delivered = [each for each in outcomes if isinstance(each, Delivered)]
         again = [payload for each in delivered for payload in each.again]
-        self._store.settle(batch, again)
+        self._settle(batch, again)
         for each in delivered:
             self._count(each)
         self._failed_in_a_row = self._failed_in_a_row + 1 if again else 0
         self._moved()
         return Step(done=True, pause_s=transport.pause_s(self._failed_in_a_row) if again else 0.0)
 
+    def _settle(self, batch: Batch, again: Sequence[bytes]) -> None:
+        """Take a batch out of the store. Flushes that wait for one of its events wait for it behind the others, where it is sent again."""
+        with self._lock:
+            before = self._left()
+            self._store.settle(batch, again)
+            self._is_sending, self._dropped_behind = False, 0
+            self._asked_again += len(again)
+            for flush in self._flushes if again else ():
+                if flush.target is not None and flush.target > before:
+                    flush.target = self._entered()
+
     @contextlib.contextmanager
     def flush(self) -> Generator[Callable[[], bool]]:
         """While somebody waits: tells whether everything is out that had been put in, or was being read, when that began."""
-        is_out = self._until_out()
-        is_out()
+        waiting = Flush(set(self._underway))
         with self._lock:
-            self._flushes += 1
+            self._flushes.append(waiting)
+        self._is_out(waiting)
         try:
-            yield is_out
+            yield lambda: self._is_out(waiting)
         finally:
-            with self._lock:
-                self._flushes -= 1
+            with self._lock, contextlib.suppress(ValueError):  # a forked child knows nothing of its parent's
+                self._flushes.remove(waiting)
 
-    def _until_out(self) -> Callable[[], bool]:
-        reading = set(self._underway)
-        target: int | None = None
-
-        def is_out() -> bool:
-            nonlocal target
-            if reading & self._underway.keys():
+    def _is_out(self, flush: Flush) -> bool:
+        with self._lock:
+            if flush.reading & self._underway.keys():
                 return False
             # Where events never stop coming, some always wait: those in by now are enough, the rests' own among them.
-            target = self._entered() if target is None else target
-            return self.pending == 0 or self._left() >= target
-
-        return is_out
+            flush.target = self._entered() if flush.target is None else flush.target
+            return self.pending == 0 or self._left() >= flush.target
 
     def _entered(self) -> int:
-        """How many events came into the store since the start, in order."""
-        return self.counters.adopted + self.counters.tracked - self._turned_away
+        """How many events came into the store since the start, in order; each time anew when one is to be sent again."""
+        return self.counters.adopted + self.counters.tracked + self._asked_again - self._turned_away
 
     def _left(self) -> int:
-        """How many of them were decided about, one way or the other."""
+        """How many of them left it, first to last."""
         counted = self.counters
-        return counted.accepted + counted.duplicates + counted.refused + counted.dropped - self._turned_away
+        decided = counted.accepted + counted.duplicates + counted.refused + counted.dropped - self._turned_away
+        return decided + self._asked_again - self._dropped_behind
 
     @property
     def is_flushing(self) -> bool:
         """Whether somebody waits until everything is out."""
-        return self._flushes > 0
+        return bool(self._flushes)
 
     def watch(self, reading: Reading, source: object) -> None:
         """Remember a response that the caller has begun to read, and keep what it is read from, until it is finished.
@@ -290,11 +317,11 @@ class Outbox:
         from_service = failed.retry_after_s
         return transport.pause_s(self._failed_in_a_row, from_service, pause_s_max=30.0)
 
-    def give_up(self, one: Event, error: errors.QueueFull) -> None:
+    def give_up(self, payload: bytes, error: errors.QueueFull) -> None:
         """Drop an event that was not taken in, for a caller that must not fail."""
         with self._lock:
             self.counters.tracked += 1
-        self._turn_away(one.payload, str(error), error)
+        self._turn_away(payload, str(error), error)
 
     def _turn_away(self, payload: bytes, why: str, error: BaseException | None = None) -> bool:
         with self._lock:
@@ -326,8 +353,9 @@ class Outbox:
         self.counters = Counters()
         self._failed_in_a_row = 0
         self._underway = {}
-        self._flushes = 0
-        self._turned_away = 0
+        self._flushes = []
+        self._turned_away = self._asked_again = self._dropped_behind = 0
+        self._is_sending = False
         self._open = {}
         self._forgotten = deque()
         self._lock = threading.RLock()

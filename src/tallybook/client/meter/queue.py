@@ -59,7 +59,7 @@ class Queue:
             "inputTokensIncludeCache": input_tokens_include_cache,
         }
         made = event.make(fields, event_id=event_id)
-        self.outbox.put(made)
+        self.outbox.put(made.payload)
         return made.event_id
 
     @property

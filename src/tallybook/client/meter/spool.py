@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tallybook.client.meter.store import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Full, Line
+from tallybook.client.meter.store import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Full
 
 SEGMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 REFUSED_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -100,9 +100,8 @@ class Spool:
         """How many wait, those of dead processes that were adopted included."""
         return sum(segment.pending for segment in list(self._segments))
 
-    def put(self, one: Line) -> None:
+    def put(self, payload: bytes) -> None:
         """Write an event. Raises Full, and OSError when the disk refuses it."""
-        payload = one.payload
         with self._lock:
             if sum(segment.size - segment.settled for segment in self._segments) + len(payload) > self._bytes_max:
                 raise Full

@@ -26,15 +26,6 @@ class Full(Exception):
     """There is no room for the event."""
 
 
-class Line(Protocol):
-    """An event whose line of JSON is made when it is first asked for."""
-
-    @property
-    def payload(self) -> bytes:
-        """The line, without a line break."""
-        ...
-
-
 class Store(Protocol):
     """Where events wait. Safe to use from several threads; one of them reads."""
 
@@ -43,7 +34,7 @@ class Store(Protocol):
         """How many wait."""
         ...
 
-    def put(self, one: Line) -> None:
+    def put(self, payload: bytes) -> None:
         """Add an event. Raises Full."""
         ...
 
@@ -78,7 +69,7 @@ class MemoryStore:
     def __init__(self, events_max: int) -> None:
         """Holds up to `events_max` events."""
         self._events_max = events_max
-        self._waiting: deque[Line | bytes] = deque()
+        self._waiting: deque[bytes] = deque()
         self._in_flight = 0
         self._lock = threading.Lock()
 
@@ -87,12 +78,12 @@ class MemoryStore:
         """How many wait, those being sent included."""
         return len(self._waiting)
 
-    def put(self, one: Line) -> None:
+    def put(self, payload: bytes) -> None:
         """Add an event. Raises Full."""
         with self._lock:
             if len(self._waiting) >= self._events_max:
                 raise Full
-            self._waiting.append(one)
+            self._waiting.append(payload)
 
     def drop_oldest(self) -> bytes | None:
         """Remove the oldest event that is not being sent."""
@@ -101,14 +92,14 @@ class MemoryStore:
                 return None
             dropped = self._waiting[self._in_flight]
             del self._waiting[self._in_flight]
-            return _line(dropped)
+            return dropped
 
     def batch(self) -> Batch:
         """The oldest events."""
         with self._lock:
             taken: list[bytes] = []
             size = 0
-            for payload in map(_line, self._waiting):
+            for payload in self._waiting:
                 size += len(payload) + 1
                 if taken and (len(taken) >= BATCH_EVENTS_MAX or size > BATCH_BYTES_MAX):
                     break
@@ -119,9 +110,10 @@ class MemoryStore:
     def settle(self, batch: Batch, again: Sequence[bytes]) -> None:
         """Remove a batch."""
         with self._lock:
+            # First, so that nobody sees an empty queue between.
+            self._waiting.extend(again)
             for _ in batch.payloads:
                 self._waiting.popleft()
-            self._waiting.extend(again)
             self._in_flight = 0
 
     def keep_refused(self, lines: Sequence[bytes]) -> None:
@@ -135,7 +127,3 @@ class MemoryStore:
         self._waiting = deque()
         self._in_flight = 0
         self._lock = threading.Lock()
-
-
-def _line(waiting: Line | bytes) -> bytes:
-    return waiting if isinstance(waiting, bytes) else waiting.payload

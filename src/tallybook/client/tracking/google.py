@@ -73,7 +73,7 @@ def _output(answer: Any) -> str:
     return "".join(usage.text(part, "text") or "" for part in parts)
 
 
-_READER: Final = Reader(_usage, _is_last, output=_output)
+_READER: Final = Reader(_usage, _is_last, output=_output, says_totals=True)
 
 
 class _Calls:
@@ -84,7 +84,7 @@ class _Calls:
         self._tracker = tracker
 
     def _begin(self, path: str, body: Any) -> Call | None:
-        return self._tracker.guarded(lambda: self._begin_operation(path, body))
+        return self._tracker.guarded(self._begin_operation, path, body)
 
     def _begin_operation(self, path: str, body: Any) -> Call | None:
         model, _, operation = path.partition("?")[0].rpartition(":")
@@ -103,7 +103,7 @@ class _Calls:
             return self._original.request(http_method, path, request_dict, *more, **named)
         self._tracker.check(call)
         answer = self._original.request(http_method, path, request_dict, *more, **named)
-        self._tracker.guarded(lambda: self._meter(call, answer))
+        self._tracker.guarded(self._meter, call, answer)
         return answer
 
     async def async_request(self, http_method: str, path: str, request_dict: Any, *more: Any, **named: Any) -> Any:
@@ -113,7 +113,7 @@ class _Calls:
             return await self._original.async_request(http_method, path, request_dict, *more, **named)
         await self._tracker.check_async(call)
         answer = await self._original.async_request(http_method, path, request_dict, *more, **named)
-        self._tracker.guarded(lambda: self._meter(call, answer))
+        self._tracker.guarded(self._meter, call, answer)
         return answer
 
     def request_streamed(self, http_method: str, path: str, request_dict: Any, *more: Any, **named: Any) -> Generator[Any]:

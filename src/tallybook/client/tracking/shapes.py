@@ -1,7 +1,7 @@
 """The formats of answers, and what each says about usage.
 
-A shape is shown server-sent events as they pass, as many complete ones as there are at a time, or a whole JSON body. It parses only
-what can be about usage, and may take out what the caller did not ask for.
+A shape is shown server-sent events, as many complete ones as there are at a time, or a whole JSON body. It parses only what can be
+about usage.
 """
 
 import json
@@ -13,7 +13,7 @@ from tallybook.client.tracking import usage
 from tallybook.client.tracking.usage import Usage
 
 END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_NULL_USAGE_BYTES: Final = b',"usage":null'
+NULL_USAGE_BYTES: Final = b',"usage":null'
 """As it is nearly always written; `_NULL_USAGE` finds the other spellings."""
 
 _NULL_USAGE: Final = re.compile(rb',\s*"usage"\s*:\s*null')
@@ -23,6 +23,7 @@ _DONE: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _FAILED: Final = re.compile(rb'^(?:event: ?error\b|data: ?\{\s*"error"\s*:\s*[{"])', re.MULTILINE)
 """An error in the middle is the last event. Text can't begin a line: line ends in it are escaped."""
 
+_READ: Final = json.JSONDecoder().raw_decode
 _DONE_BYTES: Final = 64
 """It is the last event, so only the end is searched."""
 
@@ -42,8 +43,8 @@ class Shape(Protocol):
         """What is known by now."""
         ...
 
-    def events(self, data: bytes, /) -> bytes:
-        """Look at complete events and return what the caller gets of them."""
+    def events(self, data: bytes, /) -> None:
+        """Look at complete events."""
         ...
 
     def body(self, parsed: Any, /) -> None:
@@ -78,7 +79,7 @@ def parsed(event: bytes) -> Mapping[str, Any]:
     """The object that an event's data is, or an empty one."""
     try:
         # Nearly always the data is one line, and the last one.
-        found = json.loads(event[event.find(b"data:") + 5 :].decode())
+        found, _ = _READ(event[event.find(b"{") :].decode())
     except ValueError:
         try:
             found = json.loads(data_of(event))
@@ -111,68 +112,61 @@ def tells_error(data: bytes) -> bool:
     return b"error" in data and _FAILED.search(data) is not None
 
 
-class SimpleShape:
-    """An answer of which only whole bodies are read: embeddings, and what the other shapes begin with."""
+class EmbeddingsShape:
+    """An answer of which only whole bodies are read, and what the other shapes begin with."""
 
-    def __init__(self, read: Callable[[Any], Usage | None]) -> None:
-        """`read` finds the usage in a parsed answer."""
-        self.is_final = False
-        self.is_over = False
-        self.output = ""
-        self._read = read
-        self._found: Usage | None = None
+    is_final = False
+    is_over = False
+    output = ""
+    found: Usage | None = None
+    _read: Callable[[Any], Usage | None] = staticmethod(usage.of_openai_chat)
 
-    @property
-    def found(self) -> Usage | None:
-        """What is known by now."""
-        return self._found
+    def __init__(self, keep_output: bool, /) -> None:  # noqa: FBT001 - a factory that routes call by place
+        """`keep_output`: remember the text, for an estimate."""
+        self._keep_output = keep_output
 
-    def events(self, data: bytes) -> bytes:
-        """Nothing is taken out."""
-        return data
+    def events(self, data: bytes) -> None:
+        """There are none."""
 
     def body(self, parsed: Any) -> None:
         """The usage of a whole answer is final."""
-        self._found = self._read(parsed)
-        self.is_final = self.is_over = self._found is not None
+        self.found = self._read(parsed)
+        self.is_final = self.is_over = self.found is not None
 
 
-class ChatShape(SimpleShape):
-    """OpenAI chat completions. `injected`: the caller did not ask for usage, so the chunk that brings it is taken out."""
+class ChatShape(EmbeddingsShape):
+    """OpenAI chat completions."""
 
-    def __init__(self, injected: bool, keep_output: bool, /) -> None:  # noqa: FBT001 - a factory that routes call by place
-        """`keep_output`: remember the text, for an estimate."""
-        super().__init__(usage.of_openai_chat)
-        self._injected = injected
-        self._keep_output = keep_output
-
-    def events(self, data: bytes) -> bytes:
+    def events(self, data: bytes) -> None:
         """The last chunk has no choices, and the usage of the whole stream; the others have null there, if anything."""
-        plain = data.replace(_NULL_USAGE_BYTES, b"")
+        if self.is_over:
+            return
+        plain = self.without_usage(data)
         if self._keep_output:
             self._keep(plain)
-        if b'"usage"' in plain:
-            plain = self._without_usage(plain)
         if _DONE.search(plain, max(0, len(plain) - _DONE_BYTES)):
             self.is_over = True
-            self.is_final = self._found is not None
+            self.is_final = self.found is not None
         self.is_over = self.is_over or tells_error(data)
-        return plain if self._injected else data
 
-    def _without_usage(self, data: bytes) -> bytes:
+    def without_usage(self, data: bytes) -> bytes:
+        """What the server would have sent had nobody asked for usage; what it tells of it is remembered."""
+        plain = data.replace(NULL_USAGE_BYTES, b"")
+        if b'"usage"' not in plain:
+            return plain
         passed: list[bytes] = []
         last = 0
-        for start, end in with_name(data, b'"usage"'):
-            passed += data[last:start], self._with_usage(_NULL_USAGE.sub(b"", data[start:end]))
+        for start, end in with_name(plain, b'"usage"'):
+            passed += plain[last:start], self._with_usage(plain[start:end])
             last = end
-        return b"".join([*passed, data[last:]])
+        return b"".join([*passed, plain[last:]])
 
     def _with_usage(self, event: bytes) -> bytes:
         chunk = parsed(event)
         found = self._read(chunk)
         if found is None:
-            return event
-        self._found = found
+            return _NULL_USAGE.sub(b"", event)
+        self.found = found
         # Some send running totals with every chunk; the one without choices, or [DONE] after them, is the last word.
         self.is_final = self.is_over = not chunk.get("choices")
         return event if chunk.get("choices") else b""
@@ -182,31 +176,28 @@ class ChatShape(SimpleShape):
         self.output += "".join(usage.text(choice, "delta", "content") or "" for choice in choices)
 
 
-class ResponsesShape(SimpleShape):
+class ResponsesShape(EmbeddingsShape):
     """OpenAI Responses: the last event carries the whole response."""
 
     _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
     _HEAD_BYTES = 200
 
-    def __init__(self, keep_output: bool, /) -> None:  # noqa: FBT001 - a factory that routes call by place
-        """`keep_output`: remember the text, for an estimate."""
-        super().__init__(usage.of_openai_responses)
-        self._keep_output = keep_output
+    _read = staticmethod(usage.of_openai_responses)
 
-    def events(self, data: bytes) -> bytes:
+    def events(self, data: bytes) -> None:
         """Only the last event is read."""
         if self._keep_output:
             self._keep(data)
-        for name in self._LAST:
-            if name in data:
-                self._look_for(name, data)
+        self._look_for(data[data.rfind(b"\n\n", 0, -2) + 1 :])  # nearly always it comes last
+        if not self.is_over:
+            self._look_for(data)
         self.is_over = self.is_over or tells_error(data)
-        return data
 
-    def _look_for(self, name: bytes, data: bytes) -> None:
-        for start, end in with_name(data, name):
-            if name in data[start : min(end, start + self._HEAD_BYTES)]:
-                self._look_at(parsed(data[start:end]), name.decode())
+    def _look_for(self, data: bytes) -> None:
+        for name in self._LAST:
+            for start, end in with_name(data, name):
+                if name in data[start : min(end, start + self._HEAD_BYTES)]:
+                    self._look_at(parsed(data[start:end]), name.decode())
 
     def _look_at(self, event: Mapping[str, Any], name: str) -> None:
         """Text may name the last event too; only that one is of this type and holds the response."""
@@ -220,37 +211,33 @@ class ResponsesShape(SimpleShape):
         self.output += "".join(usage.text(each, "delta") or "" for each in deltas)
 
 
-class MessagesShape(SimpleShape):
+class MessagesShape(EmbeddingsShape):
     """Anthropic: the first event has the input, later ones say again what the whole is by then."""
 
     _HEAD_BYTES = 60
     """The kind of an event stands here; its text begins later."""
 
-    def __init__(self) -> None:
-        super().__init__(usage.of_anthropic)
-        self._message: dict[str, Any] = {}
+    _read = staticmethod(usage.of_anthropic)
+    _message: Mapping[str, Any] = {}
 
-    @property
-    def found(self) -> Usage | None:
-        """The usage of a whole body; of a stream, of the message as far as it is told."""
-        return self._found or (self._read(self._message) if self._message else None)
-
-    def events(self, data: bytes) -> bytes:
+    def events(self, data: bytes) -> None:
         """Counts are totals: they replace, and are never added."""
+        before = self._message
         for start, end in with_name(data, b"message_"):
             self._look_at(data[start:end], data[start : min(end, start + self._HEAD_BYTES)])
+        if self._message is not before:
+            self.found = self._read(self._message)
         self.is_over = self.is_over or tells_error(data)
-        return data
 
     def _look_at(self, event: bytes, head: bytes) -> None:
         if b"message_" not in head:
             return
         if b"message_start" in head:
-            self._message = dict(parsed(event).get("message") or {})
+            self._message = parsed(event).get("message") or {}
         elif b"message_delta" in head:
             said: dict[str, Any] = parsed(event).get("usage") or {}
             known = {name: count for name, count in said.items() if count is not None}
-            self._message["usage"] = {**(self._message.get("usage") or {}), **known}
+            self._message = {**self._message, "usage": {**(self._message.get("usage") or {}), **known}}
             self.is_final = True
         elif b"message_stop" in head:
             self.is_over = True

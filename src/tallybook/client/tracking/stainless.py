@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tallybook.client.tracking import taps, twins, usage
-from tallybook.client.tracking.shapes import ChatShape, MessagesShape, ResponsesShape, Shape, SimpleShape
+from tallybook.client.tracking.shapes import ChatShape, EmbeddingsShape, MessagesShape, ResponsesShape, Shape
 from tallybook.client.tracking.tracker import Call, Tracker
 from tallybook.client.tracking.usage import Usage
-from tallybook.client.tracking.wire import FRAMES, EventObservation, FrameObservation, Observation
+from tallybook.client.tracking.wire import FRAMES, BodyObservation, ChatObservation, FrameObservation, Observation
 
 T = TypeVar("T")
 _OWNERS_BY_HOST: Final = {
@@ -37,15 +37,15 @@ class Route:
     """A call that uses tokens: how its answer is read, whole and as a stream."""
 
     read: Callable[[Any], Usage | None]
-    shape: Callable[[bool, bool], Shape]
-    """Made from: whether the usage option was put in by us, and whether to keep the output for an estimate."""
+    shape: Callable[[bool], Shape]
+    """Made from: whether to keep the output for an estimate."""
     has_usage_option: bool = False
 
 
 _CHAT: Final = Route(usage.of_openai_chat, ChatShape, has_usage_option=True)
-_EMBEDDINGS: Final = Route(usage.of_openai_chat, lambda _injected, _keep: SimpleShape(usage.of_openai_chat))
-_RESPONSES: Final = Route(usage.of_openai_responses, lambda _injected, keep: ResponsesShape(keep))
-_MESSAGES: Final = Route(usage.of_anthropic, lambda _injected, _keep: MessagesShape())
+_EMBEDDINGS: Final = Route(usage.of_openai_chat, EmbeddingsShape)
+_RESPONSES: Final = Route(usage.of_openai_responses, ResponsesShape)
+_MESSAGES: Final = Route(usage.of_anthropic, MessagesShape)
 _OPENAI_ROUTES: Final = {"/chat/completions": _CHAT, "/completions": _CHAT, "/embeddings": _EMBEDDINGS, "/responses": _RESPONSES}
 _ANTHROPIC_ROUTES: Final = {"/v1/messages": _MESSAGES, "/v1/complete": _MESSAGES}
 
@@ -150,11 +150,11 @@ class _Hooks:
 
     def request(self, cast_to: Any, options: Any, **more: Any) -> Any:
         """`request` of a sync client."""
-        underway = self._tracker.guarded(lambda: self._begin(options))
+        underway = self._tracker.guarded(self._begin, options)
         if underway is None:
             return self._request(cast_to, options, **more)
         self._tracker.check(underway.call)
-        asking = self._tracker.guarded(lambda: self._with_usage_option(options, underway)) or options
+        asking = self._tracker.guarded(self._with_usage_option, options, underway) or options
         token = _underway.set(underway)
         try:
             return self._request(cast_to, asking, **more)
@@ -176,11 +176,11 @@ class _Hooks:
 
     async def request_async(self, cast_to: Any, options: Any, **more: Any) -> Any:
         """`request` of an async client."""
-        underway = self._tracker.guarded(lambda: self._begin(options))
+        underway = self._tracker.guarded(self._begin, options)
         if underway is None:
             return await self._request(cast_to, options, **more)
         await self._tracker.check_async(underway.call)
-        asking = self._tracker.guarded(lambda: self._with_usage_option(options, underway)) or options
+        asking = self._tracker.guarded(self._with_usage_option, options, underway) or options
         token = _underway.set(underway)
         try:
             return await self._request(cast_to, asking, **more)
@@ -213,7 +213,7 @@ class _Hooks:
         if underway is None or not response.is_success:
             return self._process(response=response, **more)
         if more["stream"] or not taps.is_read(response):
-            self._tracker.guarded(lambda: taps.SyncTap(response, _observation(response, underway), self._tracker))
+            self._tracker.guarded(_tap, taps.SyncTap, response, underway)
             return self._process(response=response, **more)
         try:
             result = self._process(response=response, **more)
@@ -229,7 +229,7 @@ class _Hooks:
         if underway is None or not response.is_success:
             return await self._process(response=response, **more)
         if more["stream"] or not taps.is_read(response):
-            self._tracker.guarded(lambda: taps.AsyncTap(response, _observation(response, underway), self._tracker))
+            self._tracker.guarded(_tap, taps.AsyncTap, response, underway)
             return await self._process(response=response, **more)
         try:
             result = await self._process(response=response, **more)
@@ -240,15 +240,19 @@ class _Hooks:
         return result
 
     def _meter(self, underway: _Underway, response: Any, result: Any) -> None:
-        self._tracker.guarded(lambda: _meter_whole(underway, response, result))
+        self._tracker.guarded(_meter_whole, underway, response, result)
+
+
+def _tap(kind: Callable[[Any, Observation, Tracker], object], response: Any, underway: _Underway) -> None:
+    kind(response, _observation(response, underway), underway.call.tracker)
 
 
 def _observation(response: Any, underway: _Underway) -> Observation:
-    shape = underway.route.shape(underway.is_injected, underway.call.tracker.terms.estimate)
+    shape = underway.route.shape(underway.call.tracker.terms.estimate)
     kind = response.headers.get("content-type", "")
     if "text/event-stream" in kind:
-        return EventObservation(underway.call, shape)
-    return FrameObservation(underway.call, shape) if FRAMES in kind else Observation(underway.call, shape)
+        return ChatObservation(underway.call, shape) if underway.is_injected else Observation(underway.call, shape)
+    return FrameObservation(underway.call, shape) if FRAMES in kind else BodyObservation(underway.call, shape)
 
 
 def _meter_whole(underway: _Underway, response: Any, result: Any) -> None:

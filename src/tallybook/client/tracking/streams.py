@@ -4,13 +4,14 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from tallybook.client.tracking import drains, twins
 from tallybook.client.tracking.tracker import Call, Tracker
 from tallybook.client.tracking.usage import Usage
 
 T = TypeVar("T")
+_UNREAD_MAX: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Reader:
     output: Callable[[Any], str] = lambda _item: ""
     look_back: Callable[[], Usage | None] = lambda: None
     """What is known of a stream that ended before it said anything."""
+    says_totals: bool = False
+    """Whether each part says what the whole stream used so far. Then only the newest are read, and not while the caller waits."""
 
 
 class ItemReading:
@@ -30,41 +33,59 @@ class ItemReading:
 
     def __init__(self, call: Call, reader: Reader) -> None:
         """The event is metered for `call`."""
-        self.is_over = False
         self._call = call
         self._reader = reader
+        self._unread: list[Any] = []
         self._found: Usage | None = None
-        self._is_final = False
+        self._found_in: Any = None
         self._output = ""
         self._has_begun = False
+        self._has_ended = False
         self._lock = threading.Lock()
         self._is_finished = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes that matters."""
+        return self._is_finished or self._has_last()
+
     def feed(self, item: Any) -> bool:
         """Look at a part; False: it is not for the caller."""
-        return bool(self._call.tracker.guarded(lambda: self._feed(item)) is not False)
+        return self._call.tracker.guarded(self._feed, item) is not False
 
     def _feed(self, item: Any) -> bool:
         self._has_begun = True
-        found = self._reader.usage(item)
-        if found is not None:
-            self._found = found
-            self._is_final = self.is_over = self._reader.is_last(item)
-        elif self._call.tracker.terms.estimate:
-            self._output += self._reader.output(item)
+        self._unread.append(item)
+        if not self._reader.says_totals or len(self._unread) >= _UNREAD_MAX:
+            self._read()
         return not self._reader.is_ours(item)
+
+    def _read(self) -> None:
+        unread = self._unread[:]
+        del self._unread[: len(unread)]
+        for item in reversed(unread):
+            found: Usage | None = self._call.tracker.guarded(self._reader.usage, item)
+            if found is not None:
+                self._found, self._found_in = found, item
+                return
+            if self._call.tracker.terms.estimate:
+                self._output += self._reader.output(item)
+
+    def _has_last(self) -> bool:
+        self._read()
+        return self._found is not None and bool(self._call.tracker.guarded(self._reader.is_last, self._found_in))
 
     def fail(self) -> None:
         """The stream broke. If nothing had come, the call failed as a whole and there is nothing to meter."""
         if not self._has_begun:
             with self._lock:
-                self._is_finished = self.is_over = True
+                self._is_finished = True
             self._call.tracker.outbox.unwatch(self)
         self.finish()
 
     def end(self) -> None:
         """The stream came to its end, so what is known is all."""
-        self._is_final = self._found is not None
+        self._has_ended = True
         self.finish()
 
     def finish(self) -> None:
@@ -72,14 +93,17 @@ class ItemReading:
         with self._lock:
             if self._is_finished:
                 return
-            self._is_finished = self.is_over = True
+            self._is_finished = True
         self._call.tracker.outbox.unwatch(self)
-        if self._found is None:
-            self._found = self._call.tracker.guarded(self._reader.look_back)
-        if self._found is None:
+        self._read()
+        if self._found is not None:
+            self._call.used(self._found, "final" if self._has_ended or self._has_last() else "partial")
+            return
+        found = self._call.tracker.guarded(self._reader.look_back)
+        if found is None:
             self._call.unknown(self._output)
         else:
-            self._call.used(self._found, "final" if self._is_final else "partial")
+            self._call.used(found, "partial")
 
 
 def passed_on(tracker: Tracker, reading: ItemReading, source: Iterator[T]) -> Generator[T]:

@@ -53,7 +53,7 @@ class Call:
 
     def used(self, found: Usage, status: UsageStatus) -> None:
         """Meter what was used."""
-        self.tracker.meter(self, found, status)
+        self.tracker.guarded(self.tracker.meter, self, found, status)
 
     def unknown(self, output: str = "", response_id: str | None = None) -> None:
         """The provider did not say what was used. `output` is the text that came, for an estimate."""
@@ -76,53 +76,57 @@ class Tracker:
 
     def begin(self, model: object, request: Any, provider: str | None) -> Call:
         """A call that is about to be made."""
-        who = self.guarded(lambda: attribution.resolve(self.terms.customer_id, self.terms.feature, self.terms.properties))
+        terms = self.terms
+        who = self.guarded(attribution.resolve, terms.customer_id, terms.feature, terms.properties)
         asked = model if isinstance(model, str) else None
-        return Call(self, who or Attribution(), asked, request, self.terms.provider or provider)
+        return Call(self, who or Attribution(), asked, request, terms.provider or provider)
 
-    def guarded(self, do: Callable[[], Any]) -> Any:
+    def guarded(self, do: Callable[..., Any], *given: Any) -> Any:
         """The result of something that must not fail the caller's call; None if it failed, which is reported."""
         try:
-            return do()
+            return do(*given)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with metering, the call goes on
             self.outbox.tell(Problem("internal", f"metering failed: {error!r}", error=error))
             return None
 
     def meter(self, call: Call, found: Usage, status: UsageStatus) -> None:
         """Put the event of a call in the queue."""
-        self.guarded(lambda: self._meter(call, found, status))
-
-    def _meter(self, call: Call, found: Usage, status: UsageStatus) -> None:
-        fields = self._fields(call, found, status)
         who = call.who
+        made = self._written(call, found, status).encode()
         if not who.customer_id or not who.feature:
             self.outbox.counters.unattributed += 1
             missing = "customer" if not who.customer_id else "feature"
-            self.outbox.tell(
-                Problem("unattributed", f"a call has no {missing}: name one in tracked() or attribution()", [fields])
-            )
+            told = f"a call has no {missing}: name one in tracked() or attribution()"
+            self.outbox.tell(Problem("unattributed", told, [event.read(made)]))
             return
-        made = event.make(fields, event_id=_event_id(found.response_id))
         try:
             self.outbox.put(made)
         except errors.QueueFull as error:
             self.outbox.give_up(made, error)
 
-    def _fields(self, call: Call, found: Usage, status: UsageStatus) -> dict[str, Any]:
-        return {
-            "featureCode": call.who.feature,
-            "customerId": call.who.customer_id,
-            "timestamp": event.now(),
-            "model": self.named(found.model or call.model or "", call.provider),
-            "inputTokens": found.input,
-            "outputTokens": found.output,
-            "cacheReadTokens": found.cache_read or None,
-            "cacheWriteTokens": found.cache_write or None,
-            "cacheWrite1hTokens": found.cache_write_1h or None,
-            "serviceTier": found.service_tier,
-            "webSearchRequests": found.web_searches or None,
-            "properties": {**(call.who.properties or {}), "usageStatus": status},
-        }
+    def _written(self, call: Call, found: Usage, status: UsageStatus) -> str:
+        """The event as it is sent. Written in one piece, because the caller waits for it."""
+        who = call.who
+        model = self.named(found.model or call.model or "", call.provider)
+        properties = f'{{"usageStatus":"{status}"}}'
+        if who.properties:
+            properties = event.written({**who.properties, "usageStatus": status})
+        more = ""
+        if found.cache_read:
+            more = f',"cacheReadTokens":{found.cache_read:d}'
+        if found.cache_write:
+            more += f',"cacheWriteTokens":{found.cache_write:d}'
+        if found.cache_write_1h:
+            more += f',"cacheWrite1hTokens":{found.cache_write_1h:d}'
+        if found.service_tier:
+            more += f',"serviceTier":{event.written(found.service_tier)}'
+        if found.web_searches:
+            more += f',"webSearchRequests":{found.web_searches:d}'
+        return (
+            f'{{"featureCode":{event.written(who.feature)},"customerId":{event.written(who.customer_id)},"timestamp":"{event.now()}"'
+            f',"model":{event.written(model)},"inputTokens":{found.input:d},"outputTokens":{found.output:d}{more}'
+            f',"properties":{properties},"eventId":{event.written(_event_id(found.response_id))}}}'
+        )
 
     def named(self, model: str, provider: str | None) -> str:
         """The id under which the service knows a model: what `models` says, else the provider's id with its owner."""
@@ -132,7 +136,7 @@ class Tracker:
         """An estimate, if those are wanted; else a problem."""
         if self.terms.estimate:
             estimate = Usage(response_id, call.model, usage.rough_tokens(call.request), usage.rough_tokens(output))
-            self.meter(call, estimate, "estimated")
+            call.used(estimate, "estimated")
             return
         self.outbox.counters.usage_missing += 1
         self.outbox.tell(Problem("usage_missing", f"the provider did not say what a call of {call.model} used"))
@@ -197,7 +201,7 @@ def owned(model: str, provider: str | None) -> str:
     return f"{provider}/{bedrock[1] if bedrock else model}"
 
 
-def _event_id(response_id: str | None) -> str | None:
+def _event_id(response_id: str | None) -> str:
     if response_id is None or not _ID_CHARACTERS_MIN <= len(response_id) <= _ID_CHARACTERS_MAX:
-        return None
+        return event.new_id()
     return response_id

@@ -1,61 +1,81 @@
-"""Reads what a provider's answer says about usage while its bytes pass by on their way to the caller."""
+"""Keeps what a provider answers while its bytes pass by on their way to the caller, and reads there what it says about usage.
+
+Nothing is read while the caller waits for the next part of a stream, but once at its end, or in lumps of a long one.
+"""
 
 import base64
 import json
 import threading
 from typing import Final
 
-from tallybook.client.meter.problems import Problem
-from tallybook.client.tracking.shapes import END_OF_EVENT, Shape
+from tallybook.client.tracking.shapes import END_OF_EVENT, NULL_USAGE_BYTES, ChatShape, Shape
 from tallybook.client.tracking.tracker import Call
 
 FRAMES: Final = "application/vnd.amazon.eventstream"
 _BODY_BYTES_MAX: Final = 32 * 1024 * 1024
+_LUMP_BYTES: Final = 64 * 1024
 _PRELUDE_BYTES: Final = 12
 _CHECKSUM_BYTES: Final = 4
 
 
 class Observation:
-    """One answer, from its first byte to the event that it becomes: a body of JSON, unless a subclass says otherwise.
+    """One answer, from its first byte to the event that it becomes: server-sent events, unless a subclass says otherwise.
 
     `finish` may be called by whoever comes first.
     """
+
+    _lump_bytes = _LUMP_BYTES
+    _bytes = 0
+    _is_finished = False
 
     def __init__(self, call: Call, shape: Shape) -> None:
         """The event is metered for `call`."""
         self._call = call
         self._shape = shape
-        self._rest = b""
         self._parts: list[bytes] = []
-        self._bytes = 0
-        self._lock = threading.Lock()
-        self._is_finished = False
+        """Not read yet. Others may read while the caller's thread adds, so it stays the same list."""
+        self._lock = threading.RLock()  # a hook for problems may close the meter, which finishes this
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more comes that matters."""
+        self._read()
         return self._is_finished or self._shape.is_over
 
     def feed(self, chunk: bytes) -> bytes:
-        """Look at some bytes and return those for the caller."""
+        """Keep some bytes and return those for the caller."""
+        self._parts.append(chunk)
         self._bytes += len(chunk)
-        if self._bytes <= _BODY_BYTES_MAX:
-            self._parts.append(chunk)
+        if self._bytes > self._lump_bytes:
+            self._read()
         return chunk
 
-    def _look_at(self, data: bytes) -> bytes:
-        """Whatever goes wrong here, the caller gets what came."""
-        try:
-            return self._shape.events(data)
-        except Exception as error:  # noqa: BLE001 - a bug in metering must not cost the caller its answer
-            self._call.tracker.outbox.tell(Problem("internal", f"a stream could not be read: {error!r}", error=error))
-            return data
+    def _read(self) -> None:
+        """Read what was kept, as far as it is complete."""
+        if not self._parts:
+            return
+        with self._lock:
+            count = len(self._parts)
+            rest = self._call.tracker.guarded(self._rest_of, b"".join(self._parts[:count]))
+            self._parts[:count] = [rest] if rest else []
+            self._bytes = len(rest or b"")
+
+    def _rest_of(self, data: bytes, /) -> bytes:
+        """Read what is complete, and return what is not."""
+        end = _last_end(data)
+        self._shape.events(data[:end])
+        return data[end:]
+
+    def _read_last(self, rest: bytes, /) -> None:
+        """Read what was not complete when the answer ended."""
+        self._shape.events(rest)
 
     def end(self) -> bytes:
         """Nothing more comes: what is left for the caller. Finishes."""
+        self._read()
         if self._parts:
-            self._call.tracker.guarded(lambda: self._shape.body(json.loads(b"".join(self._parts))))
-        self._parts = []
+            self._call.tracker.guarded(self._read_last, b"".join(self._parts))
+            self._parts.clear()
         self.finish()
         return b""
 
@@ -66,62 +86,84 @@ class Observation:
 
     def finish(self) -> None:
         """Meter what is known. Does nothing the second time."""
+        self._read()
         with self._lock:
             if self._is_finished:
                 return
             self._is_finished = True
         self._call.tracker.outbox.unwatch(self)
-        found = self._call.tracker.guarded(lambda: self._shape.found)
+        found = self._shape.found
         if found is None:
             self._call.unknown(self._shape.output)
         else:
             self._call.used(found, "final" if self._shape.is_final else "partial")
 
 
-class EventObservation(Observation):
-    """Server-sent events."""
+class BodyObservation(Observation):
+    """A body of JSON, of which nothing can be told before its end."""
+
+    _lump_bytes = _BODY_BYTES_MAX
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes that matters."""
+        return self._is_finished
+
+    def _rest_of(self, data: bytes, /) -> bytes:
+        return data if len(data) <= _BODY_BYTES_MAX else b""
+
+    def _read_last(self, rest: bytes, /) -> None:
+        self._shape.body(json.loads(rest))
+
+
+class ChatObservation(Observation):
+    """Chat completions that tell their usage because we asked for it: the caller gets what it would have got else."""
+
+    _shape: ChatShape
+    _held = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Look at some bytes and return those for the caller, up to the end of an event."""
-        data = self._rest + chunk if self._rest else chunk
-        if data.endswith(b"\n\n"):
-            self._rest = b""
-            return self._look_at(data)
+        """Keep some bytes and return those for the caller, up to the end of an event."""
+        plain = chunk.replace(NULL_USAGE_BYTES, b"")
+        if b'"usage"' not in plain and not self._held and plain.endswith(b"\n\n") and self._bytes < self._lump_bytes:
+            self._parts.append(plain)
+            self._bytes += len(plain)
+            return plain
+        data = self._held + chunk
         end = _last_end(data)
-        self._rest = data[end:]
-        return self._look_at(data[:end]) if end else b""
+        self._held = data[end:]
+        return super().feed(self._without_usage(data[:end]))
+
+    def _without_usage(self, data: bytes) -> bytes:
+        passed = self._call.tracker.guarded(self._shape.without_usage, data)
+        return data if passed is None else passed
 
     def end(self) -> bytes:
         """Nothing more comes: what is left for the caller. Finishes."""
-        rest = self._look_at(self._rest) if self._rest else b""
-        self._rest = b""
-        self.finish()
+        rest = super().feed(self._without_usage(self._held))
+        super().end()
         return rest
 
 
 class FrameObservation(Observation):
     """The event stream of AWS: frames of a length, headers and a payload, which has an event of the provider in base64."""
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Look at the frames that are complete; the caller gets all as it comes."""
-        self._rest += chunk
-        self._call.tracker.guarded(self._look_at_frames)
-        return chunk
+    def _rest_of(self, data: bytes, /) -> bytes:
+        while len(data) >= _PRELUDE_BYTES:
+            length, headers = int.from_bytes(data[:4]), int.from_bytes(data[4:8])
+            if len(data) < length:
+                break
+            frame, data = data[:length], data[max(length, _PRELUDE_BYTES) :]
+            self._call.tracker.guarded(self._look_at, frame[_PRELUDE_BYTES + headers : -_CHECKSUM_BYTES])
+        return data
 
-    def _look_at_frames(self) -> None:
-        while len(self._rest) >= _PRELUDE_BYTES:
-            length, headers = int.from_bytes(self._rest[:4]), int.from_bytes(self._rest[4:8])
-            if len(self._rest) < length:
-                return
-            frame, self._rest = self._rest[:length], self._rest[max(length, _PRELUDE_BYTES) :]
-            payload = json.loads(frame[_PRELUDE_BYTES + headers : -_CHECKSUM_BYTES] or b"{}")
-            if "bytes" in payload:
-                self._shape.events(b"data: " + base64.b64decode(payload["bytes"]) + b"\n\n")
+    def _read_last(self, rest: bytes, /) -> None:
+        """Half a frame says nothing."""
 
-    def end(self) -> bytes:
-        """Nothing more comes. Finishes."""
-        self.finish()
-        return b""
+    def _look_at(self, payload: bytes) -> None:
+        event = json.loads(payload or b"{}")
+        if "bytes" in event:
+            self._shape.events(b"data: " + base64.b64decode(event["bytes"]) + b"\n\n")
 
 
 def _last_end(data: bytes) -> int:

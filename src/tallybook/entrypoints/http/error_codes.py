@@ -90,5 +90,6 @@ CODES: Mapping[str, str] = {
     "webhook_delivery_not_found": "The endpoint has no such delivery, or it was forgotten a month after its end.",
     "webhook_inactive": "The endpoint is switched off. Set `isActive`, then send again.",
     "webhook_not_found": "There is no such webhook endpoint.",
+    "usage_quarantined": "For operators: usage of the period is in quarantine; it is billed once that is applied or dropped.",
     "validation_error": "A field breaks a rule; `param` names the first one and `details` all that were found.",
 }

@@ -29,7 +29,7 @@ async def follow(services: Services, stop: asyncio.Event) -> None:
                 await show(services)
             if await current_book.refresh(services):
                 _LOG.info("price book: version %d with %d models", services.book.version, len(services.book))
-        except postgres.TRANSIENT_ERRORS as error:
+        except postgres.SERVER_ERRORS as error:
             _LOG.warning("price book waits: %s: %s", type(error).__name__, error)
         looks += 1
         await pause.rest(stop, _EVERY_S)

@@ -24,7 +24,7 @@ async def run(services: Services, stop: asyncio.Event) -> None:
     while services.settings.catalog_url and not stop.is_set():
         try:
             report = await step(services)
-        except postgres.TRANSIENT_ERRORS as error:
+        except postgres.SERVER_ERRORS as error:
             _LOG.warning("catalog waits: %s: %s", type(error).__name__, error)
         else:
             if report is not None:

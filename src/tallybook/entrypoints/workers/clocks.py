@@ -1,6 +1,7 @@
 """The loop that compares this process' clock with the stores'. Which period pays and whether an id is remembered hang on them.
 
-Above a second it is told; above `flows.old_ids.SKEW_MS` the process is not ready, because then the second look for old ids could miss.
+Above a second it is told; above `flows.old_ids.SKEW_MS` the process is not ready, because then the second look for old ids could miss,
+and it does nothing that can't be undone by what its clock says: it closes no periods, forgets nothing and drops no months.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ from datetime import datetime
 from tallybook.core.clock import Clock
 from tallybook.entrypoints import metrics
 from tallybook.entrypoints.workers import pause
+from tallybook.flows import old_ids
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
 
 _LOG = logging.getLogger(__name__)
 TOLD_S = 1.0
 _EVERY_S = 10.0
-_OUTSIDE = (redis.RedisError, *postgres.TRANSIENT_ERRORS)
+_OUTSIDE = (redis.RedisError, *postgres.SERVER_ERRORS)
 
 Ask = Callable[[], Awaitable[datetime]]
 
@@ -45,6 +47,19 @@ async def compare(services: Services, asked: Mapping[str, Ask], found: dict[str,
         if abs(found[store]) > TOLD_S:
             _LOG.error("clocks: this process is %.3f s off the clock of %s; check the time service of both", found[store], store)
     services.clock_skew_s = max((abs(skew) for skew in found.values()), default=0.0)
+
+
+async def is_trusted(services: Services) -> bool:
+    """Whether this process' clock, compared with Postgres' now and with Redis' when it was last, is good enough to bill and drop by.
+
+    Says so when it is not. Raises what a Postgres that is away raises.
+    """
+    now_s = await skew_s(lambda: postgres.server_time(services.database), services.clock)
+    off_s = max(abs(now_s), services.clock_skew_s)
+    if off_s * 1000 <= old_ids.SKEW_MS:
+        return True
+    _LOG.critical("clocks: this process is %.1f s off a store's clock; it bills and drops nothing until that is mended", off_s)
+    return False
 
 
 async def skew_s(ask: Ask, clock: Clock) -> float:

@@ -10,7 +10,7 @@ from tallybook.storage import postgres, redis
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 1.0
-_OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError, errors.Unavailable)
+_OUTSIDE = (*postgres.SERVER_ERRORS, redis.RedisError, errors.Unavailable)
 
 
 async def run(services: terms.Services, stop: asyncio.Event) -> None:

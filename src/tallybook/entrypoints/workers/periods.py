@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tallybook.core import errors
-from tallybook.entrypoints.workers import pause
+from tallybook.entrypoints.workers import clocks, pause
 from tallybook.flows import period, test_clock
 from tallybook.flows.services import Services
 from tallybook.storage import postgres, redis
@@ -14,7 +14,8 @@ _LOG = logging.getLogger(__name__)
 _IDLE_S = 0.25
 _FAILED_S = 1.0
 _LEFTOVERS_S = 5.0
-_OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError, errors.Unavailable)
+_MISTRUSTED_S = 10.0
+_OUTSIDE = (*postgres.SERVER_ERRORS, redis.RedisError, errors.Unavailable)
 
 
 async def run(services: Services, stop: asyncio.Event) -> None:
@@ -40,13 +41,17 @@ async def _repeat(services: Services, stop: asyncio.Event, step: Callable[[Servi
 
 
 async def close_periods(services: Services) -> float:
-    """Close what is due. Returns how many seconds to rest."""
-    results = await period.close_due(services)
+    """Close what is due, if that is so by the database's clock too. Returns how many seconds to rest."""
+    due = await period.due(services)
+    if due and not await clocks.is_trusted(services):
+        return _MISTRUSTED_S
+    results = await period.close(services, due)
     closed = [result for result in results if isinstance(result, period.Settled)]
     if closed:
         _LOG.info("periods: closed %d, invoiced %d", len(closed), sum(result.invoice is not None for result in closed))
     if len(closed) < len(results):
-        _LOG.warning("periods: %d could not be closed yet", len(results) - len(closed))
+        why = sorted({str(result.error) for result in results if isinstance(result, period.Unsettled)})
+        _LOG.warning("periods: %d could not be closed yet: %s", len(results) - len(closed), " ".join(why))
         return _FAILED_S
     return 0.0 if len(results) == period.BATCH else _IDLE_S
 

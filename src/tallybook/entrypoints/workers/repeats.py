@@ -13,7 +13,7 @@ from tallybook.storage import postgres, redis
 _LOG = logging.getLogger(__name__)
 _LOOK_EVERY_S = 600.0
 _FAILED_S = 60.0
-_OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError, errors.Unavailable, errors.RateLimited)
+_OUTSIDE = (*postgres.SERVER_ERRORS, redis.RedisError, errors.Unavailable, errors.RateLimited)
 
 
 async def run(services: Services, stop: asyncio.Event) -> None:

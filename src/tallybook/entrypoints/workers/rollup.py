@@ -22,7 +22,7 @@ _RENEW_S = 1.0
 _STOPPED_S = 10.0
 """How long a partition with a gap rests before it is looked at, and complained about, again."""
 _AWAY_S = 2.0
-"""How long partitions rest whose server is away while that of others is not."""
+"""How long partitions rest that can't be read while others can."""
 _OUTSIDE = (*postgres.TRANSIENT_ERRORS, redis.RedisError)
 
 
@@ -84,6 +84,8 @@ async def _step(rollup: Rollup, progress: _Progress) -> float:
         _LOG.critical("rollup waits: %s", error)
     except _OUTSIDE as error:
         _LOG.warning("rollup waits: %s: %s", type(error).__name__, error)
+    except postgres.PostgresError as error:
+        _LOG.error("rollup waits: Postgres can't write now: %s: %s", type(error).__name__, error)
     except Exception:  # noqa: BLE001 - must not stop the other loops of this process, and a failed pass has changed nothing
         _LOG.exception("rollup: a pass failed and nothing of it counted; it is tried again")
     progress.renew_at = 0.0
@@ -98,13 +100,13 @@ async def _pass(rollup: Rollup, progress: _Progress, now_s: float) -> float:
     working = [partition for partition in progress.owned if progress.resting_until.get(partition, 0.0) <= now_s]
     if not working:
         return _RENEW_S / 4
-    result = await _roll_up(rollup, progress, working, now_s)
+    result = await _roll_up(rollup, progress, working)
     progress.level_at = now_s
     rollup.observe(result)
-    return _pause(result)
+    return _pause(result, asyncio.get_running_loop().time() - now_s)
 
 
-async def _roll_up(rollup: Rollup, progress: _Progress, working: Sequence[int], now_s: float) -> PassResult:
+async def _roll_up(rollup: Rollup, progress: _Progress, working: Sequence[int]) -> PassResult:
     """A pass for each server that the till is on: one that is away, or another's, does not hold up the partitions of the others."""
     total, problem = None, None
     for _, places in await rollup.redis.by_server([partitions.prefix(partition) for partition in working]):
@@ -114,21 +116,28 @@ async def _roll_up(rollup: Rollup, progress: _Progress, working: Sequence[int], 
         except (redis.RedisError, UnknownLogError) as error:
             problem = error
             if len(own) < len(working):
-                progress.resting_until |= dict.fromkeys(own, now_s + _AWAY_S)
-                _LOG.warning("rollup of partitions %s waits: %s: %s", own, type(error).__name__, error)
+                _let_rest(progress, own, f"{type(error).__name__}: {error}")
         else:
+            for partition, reason in result.left_out:
+                _let_rest(progress, [partition], reason)
             total = result if total is None else total.with_more(result)
     if total is None:
         raise problem or AssertionError("a pass has partitions")
     return total
 
 
-def _pause(result: PassResult) -> float:
+def _let_rest(progress: _Progress, unreadable: Sequence[int], reason: str) -> None:
+    """From now on: it may have taken long to find out."""
+    progress.resting_until |= dict.fromkeys(unreadable, asyncio.get_running_loop().time() + _AWAY_S)
+    _LOG.warning("rollup of partitions %s waits: %s", unreadable, reason)
+
+
+def _pause(result: PassResult, took_s: float) -> float:
     if result.quarantined:
         _LOG.error("rollup: %d items of the log went to quarantine", result.quarantined)
     if result.more:
         return 0.0
-    return rules.gather_s(result.events) if result.entries else _IDLE_S
+    return rules.gather_s(result.events, took_s) if result.entries else _IDLE_S
 
 
 async def _renew(rollup: Rollup, progress: _Progress) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Coroutine
 
 from tallybook.alerts import actions as alerts
-from tallybook.entrypoints.workers import pause
+from tallybook.entrypoints.workers import clocks, pause
 from tallybook.flows.services import Services
 from tallybook.rollup import actions as rollup
 from tallybook.rollup import retention
@@ -20,16 +20,19 @@ _HOUR_S = 3600.0
 async def keep_tidy(services: Services, stop: asyncio.Event) -> None:
     """Once an hour: free old dedupe generations in the till and what the book keeps only for a time; make the coming month."""
     while not stop.is_set():
-        for duty in (services.till.forget, lambda: _tidy_book(services, stop)):
+        for duty in (services.till.forget, lambda: tidy_book(services, stop)):
             try:
                 await duty()
-            except (*postgres.TRANSIENT_ERRORS, postgres.LockNotAvailableError, redis.RedisError) as error:
+            except (*postgres.SERVER_ERRORS, redis.RedisError) as error:
                 _LOG.warning("upkeep waits: %s: %s", type(error).__name__, error)
         await pause.rest(stop, _HOUR_S)
 
 
-async def _tidy_book(services: Services, stop: asyncio.Event) -> None:
-    await rollup.make_months(services.database, [], services.clock())
+async def tidy_book(services: Services, stop: asyncio.Event) -> None:
+    """Make the coming month, forget what is old, and drop old months; nothing of it by a clock that is off."""
+    if not await clocks.is_trusted(services):
+        return
+    await rollup.make_coming_months(services.database, services.clock())
     await forget_in_book(services, stop)
     await _unless(stop, retention.drop_old(services.database, services.clock(), services.settings.raw_events_months))
 
