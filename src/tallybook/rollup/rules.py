@@ -40,9 +40,9 @@ INT64_FIELDS = (
 )
 TEXT_FIELDS = ("event_id", "model", "matched_by", "service_tier", "reason", "voids")
 
-_GATHER_S_MIN, _GATHER_S, _GATHER_S_MAX = 0.1, 0.5, 1.0
+_GATHER_S_MIN, _GATHER_S_MAX = 0.1, 1.0
 _EVENTS_A_SECOND_OF_REST = 5_000
-_LAG_S = 1.4
+_LAG_S = 1.0
 """How far behind the oldest event that is not in the book may be for the sake of a longer rest."""
 _NUMBER_BOUNDS = dict.fromkeys(INT32_FIELDS, INT32_MAX) | dict.fromkeys(INT64_FIELDS, INT64_MAX)
 _MOMENT_BOUNDS = {"occurred_at_ms": MOMENT_MS_MAX} | dict.fromkeys(SECOND_FIELDS, MOMENT_MS_MAX // 1000)
@@ -120,10 +120,10 @@ def arrival_is_plausible(accepted_at_ms: int) -> bool:
 def gather_s(events: int, took_s: float) -> float:
     """How many seconds to rest after a pass with so many events, so that the next one adds more of them to each row of the totals.
 
-    A quiet installation's book is a tenth of a second behind. A busy one rests half a second, and longer while passes are short: an event
-    that just misses one waits for its end, the rest, and the next pass.
+    A quiet installation's book is a tenth of a second behind. A busy one rests for as long as the book may be behind: an event that just
+    misses a pass waits for its end, the rest, and the next pass.
     """
-    longest = min(_GATHER_S_MAX, max(_GATHER_S, _LAG_S - 2 * took_s))
+    longest = min(_GATHER_S_MAX, _LAG_S - 2 * took_s)
     return max(_GATHER_S_MIN, min(longest, events / _EVENTS_A_SECOND_OF_REST))
 
 
