@@ -5,11 +5,8 @@ Each test says which change of the code it fails for.
 
 import asyncio
 import dataclasses
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -27,20 +24,14 @@ from tallybook.storage.postgres import Pool
 from tallybook.storage.redis import Redis
 from tallybook.storage.safety import UnsafeStoreError
 from tests.support import api, lost_tills, waiting
-from tests.support.redis_cluster import EVERY, ClusterServers, customer_in, kill, node_of, server_of, start, until_ok
+from tests.support.redis_cluster import EVERY, ClusterServers, customer_in, kill, node_of, running, server_of, start, until_ok
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[ClusterServers]:
     """Three masters that this module may kill."""
-    folder = Path(tempfile.mkdtemp(prefix="tallybook-cluster-"))
-    servers = ClusterServers(folder)
-    try:
-        servers.start()
+    with running() as servers:
         yield servers
-    finally:
-        servers.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

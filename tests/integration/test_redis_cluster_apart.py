@@ -3,10 +3,7 @@
 Each test says which change of the code it fails for.
 """
 
-import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +20,7 @@ from tallybook.subscriptions.model import UsagePeriod
 from tallybook.tenancy import actions as tenancy
 from tests.support import billing, lost_tills, waiting
 from tests.support.billing import Json, World
-from tests.support.redis_cluster import EVERY, ClusterServers, customer_in, kill, server_of, start
+from tests.support.redis_cluster import EVERY, ClusterServers, customer_in, kill, running, server_of, start
 
 ONE = Tenant(1, "org_1", livemode=False)
 OTHER = Tenant(2, "org_1", livemode=False)
@@ -32,14 +29,8 @@ OTHER = Tenant(2, "org_1", livemode=False)
 @pytest.fixture(scope="module")
 def cluster() -> Generator[ClusterServers]:
     """Three masters that this module may kill."""
-    folder = Path(tempfile.mkdtemp(prefix="tallybook-cluster-"))
-    servers = ClusterServers(folder)
-    try:
-        servers.start()
+    with running() as servers:
         yield servers
-    finally:
-        servers.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -263,3 +254,17 @@ async def takes(services: Services, customer_id: int) -> bool:
     except errors.Unavailable:
         return False
     return True
+
+
+async def test_a_fault_while_one_master_is_looked_at_is_not_taken_for_a_master_that_is_away(
+    services: Services, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when whatever goes wrong with one of several masters is passed over."""
+    server, _ = await server_of(client, 0)
+
+    async def fail(*_words: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(server, "execute_command", fail)
+    with pytest.raises(RuntimeError):
+        await services.till.check()

@@ -3,9 +3,11 @@
 import asyncio
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tallybook.core import partitions
 from tallybook.embedded import folders
@@ -63,6 +65,18 @@ class ClusterServers:
         await waiting.until(lambda: _is_joined(clients))
         for client in clients:
             await client.close()
+
+
+@contextmanager
+def running() -> Generator[ClusterServers]:
+    """A cluster in a folder of its own, for as long as the block runs."""
+    with TemporaryDirectory(prefix="tallybook-cluster-") as folder:
+        servers = ClusterServers(Path(folder))
+        try:
+            servers.start()
+            yield servers
+        finally:
+            servers.stop()
 
 
 def customer_in(partition: int, nth: int = 0) -> int:
